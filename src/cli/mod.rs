@@ -1,0 +1,92 @@
+//! The command line: one file a subcommand. Results go to stdout, everything else to stderr.
+
+use std::fmt;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// A maintenance engineer on an industrial gateway.
+#[derive(Debug, Parser)]
+#[command(name = "wheeltap", version, about, propagate_version = true)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {}
+
+/// Why a command ended, with the exit code it ends with.
+#[derive(Debug)]
+pub struct Failure {
+    /// The exit code.
+    pub code: Code,
+    /// What went wrong; printed with all its sources.
+    pub error: Box<dyn std::error::Error + Send + Sync>,
+}
+
+/// Exit codes, after `sysexits.h`. systemd does not start again after 64, 75 and 78.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Code {
+    /// It failed.
+    Failed = 1,
+    /// Bad arguments.
+    Usage = 64,
+    /// The disk failed; a new start verifies the store.
+    Disk = 74,
+    /// Another daemon holds the directory.
+    Busy = 75,
+    /// Bad configuration, or a directory that cannot be used.
+    Config = 78,
+}
+
+impl Failure {
+    /// A failure with this code.
+    pub fn new(code: Code, error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+        Self { code, error: error.into() }
+    }
+
+    /// A plain failure (exit code 1).
+    pub fn failed(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+        Self::new(Code::Failed, error)
+    }
+}
+
+/// The whole chain of causes, once, on one line.
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.error)?;
+        let mut source = self.error.source();
+        while let Some(error) = source {
+            write!(f, ": {error}")?;
+            source = error.source();
+        }
+        Ok(())
+    }
+}
+
+/// Runs the command line of this process and returns its exit code.
+#[must_use]
+pub fn run() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(usage) => {
+            // Help and version are answers, not mistakes.
+            let code = if usage.use_stderr() { Code::Usage as u8 } else { 0 };
+            usage.print().ok();
+            return ExitCode::from(code);
+        }
+    };
+    match dispatch(cli.command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("wheeltap: {failure}");
+            ExitCode::from(failure.code as u8)
+        }
+    }
+}
+
+fn dispatch(command: Command) -> Result<(), Failure> {
+    match command {}
+}

@@ -1,0 +1,590 @@
+//! The configuration: raw TOML tables walked with their positions into a [`Config`] that cannot be
+//! wrong. Every mistake is collected with file, line, column and key; nothing stops at the first.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::domain::asset::Asset;
+use crate::domain::decision::Choice;
+use crate::domain::event::Action;
+use crate::domain::ids::{AssetId, SourceId, TagPath, TechnicianId};
+use crate::domain::severity::{Criticality, Severity};
+use crate::domain::tag::Limits;
+
+/// A configuration that has been checked.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Config {
+    /// `[gateway]`
+    pub gateway: Gateway,
+    /// `[store]`
+    pub store: Store,
+    /// `[detection]`
+    pub detection: Detection,
+    /// `[approval]`
+    pub approval: Approval,
+    /// `[http]`
+    pub http: Http,
+    /// `[upstream]`; `None` when `url = "off"` or the table is absent.
+    pub upstream: Option<Upstream>,
+    /// `[[asset]]`
+    pub assets: Vec<Asset>,
+    /// `[[technician]]`
+    pub technicians: Vec<Technician>,
+    /// `[[modbus]]`
+    pub modbus: Vec<ModbusSource>,
+    /// `[[mqtt]]`
+    pub mqtt: Vec<MqttSource>,
+    /// `[[notify]]`
+    pub notify: Vec<NotifyChannel>,
+    /// `[[decision]]`, in order; the first row that matches counts. Never empty: the default table
+    /// is filled in.
+    pub decisions: Vec<DecisionRow>,
+    /// `[[rule]]`: validation rules.
+    pub rules: Vec<Rule>,
+    /// `[[window]]`: when an asset may be stopped; assets without a window may be at any time.
+    pub windows: Vec<Window>,
+    /// `[[absence]]`: when a technician is away.
+    pub absences: Vec<Absence>,
+    /// `[[failure_mode]]`: what a departing tag means per class of asset; the built-in table is
+    /// searched after these.
+    pub failure_modes: Vec<FailureMode>,
+    /// SHA-256 over the effective configuration (hex), announced in `gateway.online`.
+    pub hash: String,
+}
+
+/// `[gateway]`
+#[derive(Debug, Clone, PartialEq)]
+pub struct Gateway {
+    /// Site id.
+    pub site: String,
+    /// Gateway id.
+    pub id: String,
+    /// Where everything is kept.
+    pub data_dir: PathBuf,
+    /// For shifts and reports; records are UTC.
+    pub time_zone: jiff::tz::TimeZone,
+}
+
+/// `[store]`
+#[derive(Debug, Clone, PartialEq)]
+pub struct Store {
+    /// Bound in bytes on everything under `data_dir`.
+    pub max_disk: u64,
+    /// Polled readings are durable at the latest after this.
+    pub commit_every: Duration,
+    /// Bytes a day that may be written.
+    pub write_budget: u64,
+    /// How long closed chains are kept.
+    pub journal_keep: Duration,
+}
+
+/// `[detection]`
+#[derive(Debug, Clone, PartialEq)]
+pub struct Detection {
+    /// Healthy time to learn from.
+    pub learn: Duration,
+}
+
+/// `[approval]`
+#[derive(Debug, Clone, PartialEq)]
+pub struct Approval {
+    /// Orders for assets from this criticality on need a person.
+    pub min_criticality: Criticality,
+    /// How long a question waits.
+    pub deadline: Duration,
+    /// What happens then; never `modify`.
+    pub default: Choice,
+}
+
+/// `[http]`
+#[derive(Debug, Clone, PartialEq)]
+pub struct Http {
+    /// Address; `None` when `listen = "off"`.
+    pub listen: Option<std::net::SocketAddr>,
+    /// Tokens, read from `token_file`; empty when none is set (loopback only).
+    pub tokens: Vec<Token>,
+    /// Whether `/metrics` is open beyond loopback.
+    pub metrics_open: bool,
+}
+
+/// What a bearer of a token may do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Scope {
+    /// Look.
+    Read,
+    /// Look, and act on alarms, decisions, orders.
+    Operate,
+    /// All of it.
+    Admin,
+}
+
+/// One line of the token file, as a hash; the token itself is never kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Token {
+    /// SHA-256 of the token.
+    pub sha256: [u8; 32],
+    /// What its bearer may do.
+    pub scope: Scope,
+}
+
+/// A value that never prints: password, key.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(String);
+
+impl Secret {
+    /// Takes a secret.
+    #[must_use]
+    pub fn new(text: String) -> Self {
+        Self(text)
+    }
+
+    /// The secret itself; hand it to nothing that logs.
+    #[must_use]
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Secret(…)")
+    }
+}
+
+/// Where an MQTT broker is and how it is spoken to; `[upstream]` and `[[mqtt]]` share it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Broker {
+    /// Host name or address.
+    pub host: String,
+    /// Port; 1883 or 8883 by default.
+    pub port: u16,
+    /// `mqtts://` or `wss://`.
+    pub tls: bool,
+    /// `ws://` or `wss://`.
+    pub websocket: bool,
+    /// MQTT 5 instead of 3.1.1.
+    pub v5: bool,
+    /// Client id.
+    pub client_id: String,
+    /// User name.
+    pub username: Option<String>,
+    /// Password.
+    pub password: Option<Secret>,
+    /// CA certificates (PEM); the system's when absent.
+    pub ca: Option<Vec<u8>>,
+    /// Client certificate and key (PEM).
+    pub identity: Option<(Vec<u8>, Secret)>,
+}
+
+/// What is sent of the readings.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ReadingsMode {
+    /// Every reading.
+    All,
+    /// Readings that differ from the one sent before.
+    Changes,
+    /// Closed roll-ups.
+    Rollups,
+    /// Nothing.
+    None,
+}
+
+/// How readings are encoded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Encoding {
+    /// JSON.
+    Json,
+    /// Postcard on `readings/{asset}/bin`.
+    Postcard,
+}
+
+/// `[upstream]`
+#[derive(Debug, Clone, PartialEq)]
+pub struct Upstream {
+    /// The broker.
+    pub broker: Broker,
+    /// QoS of events and readings.
+    pub qos: u8,
+    /// What is sent of the readings.
+    pub readings: ReadingsMode,
+    /// How readings are encoded.
+    pub encoding: Encoding,
+}
+
+/// `[[technician]]`
+#[derive(Debug, Clone, PartialEq)]
+pub struct Technician {
+    /// Its id.
+    pub id: TechnicianId,
+    /// What this person can do.
+    pub skills: Vec<String>,
+    /// When this person works.
+    pub shifts: Vec<Shift>,
+    /// Address for notifications.
+    pub email: Option<String>,
+}
+
+/// A weekly span of hours, in the gateway's time zone.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Shift {
+    /// On which days it begins, Monday first.
+    pub days: [bool; 7],
+    /// Minutes after midnight, 0 to 1440.
+    pub from_minute: u16,
+    /// Minutes after midnight, 0 to 1440; not later than `from_minute` means on the next day.
+    pub to_minute: u16,
+}
+
+/// Modbus tables.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Table {
+    /// Function code 1.
+    Coil,
+    /// Function code 2.
+    Discrete,
+    /// Function code 3.
+    Holding,
+    /// Function code 4.
+    Input,
+}
+
+/// How registers make a number. Names as in the contract.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum PointType {
+    /// A coil, a discrete input, or a register that is zero or not.
+    Bool,
+    /// Upper byte of a register.
+    U8h,
+    /// Lower byte of a register.
+    U8l,
+    /// 16 bits, unsigned.
+    U16,
+    /// 16 bits, two's complement.
+    I16,
+    /// 32 bits, unsigned.
+    U32,
+    /// 32 bits, two's complement.
+    I32,
+    /// 64 bits, unsigned.
+    U64,
+    /// 64 bits, two's complement.
+    I64,
+    /// IEEE 754 half precision.
+    F16,
+    /// IEEE 754 single precision.
+    F32,
+    /// IEEE 754 double precision.
+    F64,
+    /// Four decimal digits.
+    Bcd16,
+    /// Eight decimal digits.
+    Bcd32,
+    /// Registers of 0 to 9999 each, most significant last; how many (2 to 4).
+    Mod10k(u8),
+    /// Bits `from` to `to` of a register, 0 the lowest, both included.
+    Bits {
+        /// Lowest bit.
+        from: u8,
+        /// Highest bit.
+        to: u8,
+    },
+}
+
+impl PointType {
+    /// Registers (or coils) it takes.
+    #[must_use]
+    pub const fn registers(self) -> u16 {
+        match self {
+            Self::Bool
+            | Self::U8h
+            | Self::U8l
+            | Self::U16
+            | Self::I16
+            | Self::F16
+            | Self::Bcd16
+            | Self::Bits { .. } => 1,
+            Self::U32 | Self::I32 | Self::F32 | Self::Bcd32 => 2,
+            Self::U64 | Self::I64 | Self::F64 => 4,
+            Self::Mod10k(count) => count as u16,
+        }
+    }
+}
+
+/// Order of the bytes as they arrive, named by the value's bytes, most significant first: `ABCD`
+/// is big endian, `CDAB` swaps words, `BADC` bytes, `DCBA` both. 64-bit types extend the pattern.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ByteOrder {
+    /// Big endian.
+    Abcd,
+    /// Words swapped.
+    Cdab,
+    /// Bytes swapped within words.
+    Badc,
+    /// Little endian.
+    Dcba,
+}
+
+/// Where a Modbus tag lives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Point {
+    /// Unit id.
+    pub unit: u8,
+    /// Table.
+    pub table: Table,
+    /// Zero-based address of the first register.
+    pub address: u16,
+    /// How registers make a number.
+    pub kind: PointType,
+    /// In which order they come.
+    pub order: ByteOrder,
+}
+
+/// What all tags share, whatever they come from.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TagConfig {
+    /// Full name.
+    pub path: TagPath,
+    /// Engineering unit.
+    pub unit: String,
+    /// Kind of quantity.
+    pub quantity: String,
+    /// Value = raw × scale + offset.
+    pub scale: f64,
+    /// Value = raw × scale + offset.
+    pub offset: f64,
+    /// Plausible values.
+    pub range: Option<(f64, f64)>,
+    /// Raw values that mean "no value".
+    pub invalid: Vec<f64>,
+    /// Alarm limits.
+    pub limits: Limits,
+    /// Whether it is a state rather than a measurement.
+    pub discrete: bool,
+}
+
+/// One tag of a Modbus source.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ModbusTag {
+    /// What all tags share.
+    pub tag: TagConfig,
+    /// Where it lives.
+    pub point: Point,
+    /// How often it is read; the source's own by default.
+    pub poll: Duration,
+}
+
+/// `[[modbus]]`
+#[derive(Debug, Clone, PartialEq)]
+pub struct ModbusSource {
+    /// Its name.
+    pub name: SourceId,
+    /// Host and port of a Modbus TCP server; sources with one address share a connection.
+    pub host: String,
+    /// Port, 502 by default.
+    pub port: u16,
+    /// How often it is read.
+    pub poll: Duration,
+    /// Deadline of one request.
+    pub timeout: Duration,
+    /// Longest pause before a silent unit is asked again.
+    pub breaker_max: Duration,
+    /// Most registers in one request (125 by default).
+    pub max_registers: u16,
+    /// Its tags.
+    pub tags: Vec<ModbusTag>,
+}
+
+/// How an MQTT payload is read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Payload {
+    /// JSON; the value at an RFC 6901 pointer, its time at another.
+    Json {
+        /// Where the value is.
+        pointer: String,
+        /// Where its time is (RFC 3339, or seconds or milliseconds since 1970).
+        time_pointer: Option<String>,
+    },
+    /// A number as text.
+    Text,
+}
+
+/// One tag of an MQTT source.
+#[derive(Debug, Clone, PartialEq)]
+pub struct MqttTag {
+    /// What all tags share.
+    pub tag: TagConfig,
+    /// Topic filter.
+    pub topic: String,
+    /// How the payload is read.
+    pub payload: Payload,
+    /// How often a value is expected, if it is known.
+    pub expect_every: Option<Duration>,
+}
+
+/// `[[mqtt]]`
+#[derive(Debug, Clone, PartialEq)]
+pub struct MqttSource {
+    /// Its name.
+    pub name: SourceId,
+    /// The broker.
+    pub broker: Broker,
+    /// Its tags.
+    pub tags: Vec<MqttTag>,
+}
+
+/// Where messages to people go.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Channel {
+    /// The log.
+    Console,
+    /// A POST with JSON.
+    Webhook {
+        /// Where to.
+        url: String,
+    },
+    /// Upstream, as `notification.sent`.
+    Mqtt,
+}
+
+impl Channel {
+    /// The word used in configuration and messages.
+    #[must_use]
+    pub const fn as_str(&self) -> &'static str {
+        match self {
+            Self::Console => "console",
+            Self::Webhook { .. } => "webhook",
+            Self::Mqtt => "mqtt",
+        }
+    }
+}
+
+/// `[[notify]]`
+#[derive(Debug, Clone, PartialEq)]
+pub struct NotifyChannel {
+    /// Where to.
+    pub channel: Channel,
+    /// From which severity on.
+    pub min_severity: Severity,
+}
+
+/// `[[decision]]`: one row of the decision table. A missing condition always holds.
+#[derive(Debug, Clone, PartialEq)]
+pub struct DecisionRow {
+    /// Median time to the limit at most this long; only then is there a prediction.
+    pub within: Option<Duration>,
+    /// Confidence of the validated anomaly at least this.
+    pub min_confidence: f64,
+    /// Criticality of the asset at least this.
+    pub min_criticality: u8,
+    /// Severity of the anomaly at least this.
+    pub min_severity: Severity,
+    /// What to do then.
+    pub action: Action,
+}
+
+/// `[[rule]]`: moves the confidence of matching anomalies by a named amount.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Rule {
+    /// Its name, given as the reason.
+    pub name: String,
+    /// Only for these assets; all when empty.
+    pub assets: Vec<AssetId>,
+    /// Only for these tags; all when empty.
+    pub tags: Vec<String>,
+    /// Holds only while another tag fulfils a condition.
+    pub when: Option<Condition>,
+    /// By how much the confidence moves, −1 to 1.
+    pub adjust: f64,
+}
+
+/// A condition on the newest good value of a tag.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Condition {
+    /// Which tag.
+    pub tag: TagPath,
+    /// Value at least this.
+    pub min: Option<f64>,
+    /// Value at most this.
+    pub max: Option<f64>,
+}
+
+/// `[[window]]`
+#[derive(Debug, Clone, PartialEq)]
+pub struct Window {
+    /// Which asset.
+    pub asset: AssetId,
+    /// When it may be stopped.
+    pub shifts: Vec<Shift>,
+}
+
+/// `[[absence]]`
+#[derive(Debug, Clone, PartialEq)]
+pub struct Absence {
+    /// Who.
+    pub technician: TechnicianId,
+    /// From.
+    pub from: crate::domain::time::Timestamp,
+    /// To.
+    pub to: crate::domain::time::Timestamp,
+}
+
+/// `[[failure_mode]]`: what a departing tag means.
+#[derive(Debug, Clone, PartialEq)]
+pub struct FailureMode {
+    /// Its id, e.g. `bearing-wear`.
+    pub id: String,
+    /// For assets of this class; all when absent.
+    pub class: Option<crate::domain::asset::AssetClass>,
+    /// For this asset only.
+    pub asset: Option<AssetId>,
+    /// Tag ids, or quantities, whose departure points to it.
+    pub tags: Vec<String>,
+    /// Recommended actions in words.
+    pub actions: Vec<String>,
+    /// Skills that are all needed.
+    pub skills: Vec<String>,
+    /// How long a repair takes.
+    pub repair: Duration,
+}
+
+/// Every tag of the configuration with its source and, where known, how often it is expected.
+impl Config {
+    /// All tags in the order of the file.
+    pub fn tags(&self) -> impl Iterator<Item = (&SourceId, &TagConfig, Option<Duration>)> {
+        let modbus = self.modbus.iter().flat_map(|source| {
+            source.tags.iter().map(move |tag| (&source.name, &tag.tag, Some(tag.poll)))
+        });
+        let mqtt = self.mqtt.iter().flat_map(|source| {
+            source.tags.iter().map(move |tag| (&source.name, &tag.tag, tag.expect_every))
+        });
+        modbus.chain(mqtt)
+    }
+
+    /// The table of assets and tags, given the store's numbers for the tags.
+    ///
+    /// # Panics
+    /// When `keys` lacks a tag of the configuration.
+    #[must_use]
+    pub fn plant(
+        &self,
+        keys: &BTreeMap<TagPath, crate::domain::ids::TagKey>,
+    ) -> crate::domain::tag::Plant {
+        let tags = self.tags().map(|(source, tag, period)| crate::domain::tag::Tag {
+            key: *keys.get(&tag.path).expect("every configured tag was given a key"),
+            path: tag.path.clone(),
+            source: source.clone(),
+            unit: tag.unit.clone(),
+            quantity: tag.quantity.clone(),
+            scale: tag.scale,
+            offset: tag.offset,
+            range: tag.range,
+            invalid: tag.invalid.clone(),
+            limits: tag.limits,
+            period,
+            discrete: tag.discrete,
+        });
+        crate::domain::tag::Plant::new(self.assets.iter().cloned(), tags)
+    }
+}

@@ -1,0 +1,7 @@
+//! The `wheeltap` program; everything is in the library.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    wheeltap::cli::run()
+}
