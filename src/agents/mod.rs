@@ -17,6 +17,7 @@ pub mod promise;
 #[cfg(test)]
 #[allow(dead_code, reason = "every stage's tests use their own part of the bench")]
 pub(crate) mod testing;
+pub mod validation;
 
 use std::sync::Arc;
 use std::time::Duration;
