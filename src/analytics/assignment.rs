@@ -212,12 +212,9 @@ mod tests {
         let choice = |candidates: &[Candidate<'_>]| {
             choose(candidates, at(0), Duration::from_secs(5)).map(|(id, slot)| (id.clone(), slot))
         };
-        assert_eq!(
-            choice(&[person(&a, 10, 0), person(&b, 2, 99)]),
-            Some((b.clone(), span(2, 7)))
-        );
+        assert_eq!(choice(&[person(&a, 10, 0), person(&b, 2, 99)]), Some((b.clone(), span(2, 7))));
         assert_eq!(choice(&[person(&a, 2, 9), person(&c, 2, 1)]), Some((c.clone(), span(2, 7))));
-        assert_eq!(choice(&[person(&c, 2, 1), person(&b, 2, 1)]), Some((b, span(2, 7))));
+        assert_eq!(choice(&[person(&c, 2, 1), person(&b, 2, 1)]), Some((b.clone(), span(2, 7))));
         assert_eq!(choice(&[person(&a, 46, 0)]), None);
     }
 }
