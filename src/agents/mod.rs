@@ -14,6 +14,7 @@
 
 pub mod approval;
 pub mod promise;
+pub mod scheduling;
 #[cfg(test)]
 #[allow(dead_code, reason = "every stage's tests use their own part of the bench")]
 pub(crate) mod testing;
