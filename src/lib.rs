@@ -12,3 +12,6 @@ pub mod cli;
 pub mod config;
 pub mod domain;
 pub mod port;
+pub mod runtime;
+pub mod sources;
+pub mod tls;
