@@ -9,9 +9,14 @@ compile_error!("the supervisor and the engine catch panics: build with panic = \
 
 pub mod agents;
 pub mod analytics;
+pub mod backoff;
 pub mod cli;
+pub mod clock;
 pub mod config;
 pub mod domain;
 pub mod port;
 pub mod uplink;
 pub mod store;
+pub mod runtime;
+pub mod sources;
+pub mod tls;

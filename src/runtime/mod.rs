@@ -8,7 +8,8 @@
 //!                   └─▶ announcements ─▶ uplink, http
 //! ```
 
-pub mod clock;
+pub use crate::backoff;
+pub use crate::clock;
 pub mod daemon;
 pub mod deliveries;
 pub mod engine;
