@@ -12,3 +12,4 @@ pub mod cli;
 pub mod config;
 pub mod domain;
 pub mod port;
+pub mod sim;
