@@ -20,3 +20,4 @@ pub mod store;
 pub mod runtime;
 pub mod sources;
 pub mod tls;
+pub mod sim;
