@@ -23,7 +23,7 @@ use super::supervisor::Supervisor;
 use super::watchdog::Watch;
 use super::shutdown::Asked;
 use super::watchdog::notify;
-use super::{deliveries, stages};
+use super::{boot, deliveries, stages};
 use crate::agents::Setting;
 use crate::config::{self, Config};
 use crate::domain::command::{CommandResult, Refusal};
@@ -34,7 +34,7 @@ use crate::port::{Announcements, ConditionReport, EngineHandle, Input, SourceHea
 use crate::store::ring::{RingDb, RingReader};
 use crate::store::ring_thread::{RingHandle, RingThread};
 use crate::store::state::StateDb;
-use crate::store::{BootInfo, DirLock, ErrorKind, LockError, StoreError};
+use crate::store::{DirLock, ErrorKind, LockError, StoreError};
 use crate::{http, uplink};
 
 /// Part of `max_disk` that `state.db` may take, its backups and reserve included.
@@ -447,7 +447,7 @@ struct Opened {
 fn open(config: &Arc<Config>, now: Now) -> Result<Opened, DaemonError> {
     let dir = &config.gateway.data_dir;
     let failed = |file| move |source| DaemonError::Store { file, dir: dir.clone(), source };
-    let boot = BootInfo::new(now);
+    let boot = boot::current(now);
     let state_bytes = config.store.max_disk / STATE_SHARE;
     let (mut state, state_found) =
         StateDb::open(dir, state_bytes, &boot).map_err(failed("state.db"))?;

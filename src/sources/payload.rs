@@ -490,7 +490,7 @@ mod tests {
             let tree: serde_json::Value = serde_json::from_slice(&bytes).unwrap();
             let found = leaf(&bytes, &at(&pointer));
             match tree.pointer(&pointer) {
-                None => prop_assert!(matches!(found, Err(PayloadError::Missing { .. }))),
+                None => prop_assert!(matches!(found, Err(PayloadError::Missing { .. })), "a value out of nothing"),
                 Some(value) => {
                     let expected = match value {
                         serde_json::Value::Null => Leaf::Null,

@@ -18,6 +18,8 @@
 mod history;
 mod pending;
 mod slot;
+#[cfg(test)]
+mod tests;
 mod turn;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -115,6 +117,7 @@ pub struct Engine {
     jobs: BTreeMap<EventId, Duration>,
     lanes: BTreeMap<crate::port::Lane, LanePosition>,
     upstream_lacks: u64,
+    last_row: u64,
     next_keepsake: Duration,
     next_snapshot: Duration,
     next_retain: Duration,
@@ -164,6 +167,7 @@ impl Engine {
         for lane in [crate::port::Lane::Events, crate::port::Lane::Readings] {
             lanes.insert(lane, store.lane(lane).map_err(StartError::Store)?);
         }
+        let last_row = store.last_row().map_err(StartError::Store)?;
         let upstream_lacks = lanes[&crate::port::Lane::Events].below;
         Ok(Self {
             mirror: records
@@ -182,6 +186,7 @@ impl Engine {
             jobs,
             lanes,
             upstream_lacks,
+            last_row,
             next_keepsake: now.mono + KEEPSAKE_EVERY,
             next_snapshot: now.mono + SNAPSHOT_EVERY,
             next_retain: now.mono + RETAIN_EVERY,
@@ -342,6 +347,7 @@ impl Engine {
         };
         self.commits += 1;
         self.committed_events += rows.len() as u64;
+        self.last_row = rows.last().copied().unwrap_or(self.last_row);
         let released = self.pending.release(commit, &rows);
         self.retain(now);
         Ok(released)
@@ -373,6 +379,11 @@ impl Engine {
     #[must_use]
     pub const fn store(&self) -> &StateDb {
         &self.store
+    }
+
+    /// The store, for changing its bounds.
+    pub const fn store_mut(&mut self) -> &mut StateDb {
+        &mut self.store
     }
 
     /// All open records, as the turns so far left them.

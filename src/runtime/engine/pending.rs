@@ -127,6 +127,7 @@ impl Pending {
             seen: Some(seen),
             lanes: std::mem::take(&mut self.lanes).into_values().collect(),
             snapshots: std::mem::take(&mut self.snapshots).into_iter().collect(),
+            sequences_reserved: Vec::new(),
         }
     }
 

@@ -75,15 +75,26 @@ impl Engine {
     ) -> Result<Produced, StageError> {
         let first = self.attempt(now, index, chain, &mut call);
         let Err(error) = first else { return first };
-        let slot = &mut self.slots[index];
-        tracing::error!(stage = slot.name.as_str(), %error, "a stage failed and is rebuilt");
+        let stage = self.slots[index].name.as_str();
+        tracing::error!(stage, %error, "a stage failed and is rebuilt");
+        self.rebuild(now, index)?;
+        let second = self.attempt(now, index, chain, &mut call);
+        if second.is_err() {
+            // What it was left with after the failure must not see another event.
+            self.rebuild(now, index)?;
+        }
+        second
+    }
+
+    /// Makes a stage anew; one that cannot be made is switched off.
+    fn rebuild(&mut self, now: Now, index: usize) -> Result<(), StageError> {
         let records: Vec<Record> = self.mirror.values().cloned().collect();
-        if let Err(error) = slot.rebuild(now, &records) {
+        let slot = &mut self.slots[index];
+        slot.rebuild(now, &records).inspect_err(|error| {
             slot.on = false;
             slot.last_error = Some(error.what.clone());
-            return Err(error);
-        }
-        self.attempt(now, index, chain, &mut call)
+            tracing::error!(stage = slot.name.as_str(), %error, "a stage cannot be rebuilt");
+        })
     }
 
     fn attempt(

@@ -152,7 +152,12 @@ impl World {
     fn boot(&mut self) {
         self.mono = Duration::ZERO;
         let now = self.now();
-        let boot = BootInfo::new(now);
+        let boot = BootInfo {
+            id: uuid::Uuid::from_u128(u128::from(self.crashes) + 1),
+            utc: now.utc,
+            mono: now.mono,
+            trusted: now.trusted,
+        };
         let (mut state, _) =
             StateDb::open(&self.data(), MAX_DISK / 4, &boot).expect("state.db opens");
         let (ring, _) = RingDb::open(&self.data(), MAX_DISK / 2, &boot).expect("ring.db opens");
@@ -242,7 +247,8 @@ impl World {
         if self.rng.f64() < self.odds.disk {
             self.disk_full = !self.disk_full;
             let full = self.disk_full;
-            self.engine_mut().store_mut().set_full(full).expect("the page limit can be set");
+            let bound = if full { 0 } else { MAX_DISK / 4 };
+            self.engine_mut().store_mut().set_max_bytes(bound).expect("the bound can be set");
         }
         for index in 0..self.machines.len() {
             if self.rng.f64() < self.odds.trouble {
@@ -535,7 +541,7 @@ impl World {
         self.subscriber.broker_up = true;
         if self.disk_full {
             self.disk_full = false;
-            self.engine_mut().store_mut().set_full(false).expect("the page limit can be set");
+            self.engine_mut().store_mut().set_max_bytes(MAX_DISK / 4).expect("the bound can be set");
         }
         for machine in &mut self.machines {
             machine.heal();
