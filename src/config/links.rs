@@ -41,8 +41,8 @@ pub(super) fn upstream(root: &Section<'_>, names: &Names<'_>) -> Option<Upstream
     });
     let encoding = table.read("encoding", |text| match text {
         "json" => Ok(Encoding::Json),
-        "postcard" => Err(format!("encoding `postcard` is {NOT_AVAILABLE}")),
-        _ => Err(format!("`{text}` is no encoding: json")),
+        "postcard" => Ok(Encoding::Postcard),
+        _ => Err(format!("`{text}` is no encoding: json, postcard")),
     });
     if table.flag("commands") == Some(true) {
         table.wrong("commands", format!("`commands = true` is {NOT_AVAILABLE}"));

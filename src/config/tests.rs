@@ -236,7 +236,7 @@ fn later_features_are_refused_by_name() {
         ("commands = true", "upstream.commands"),
         ("format = \"sparkplug-b\"", "upstream.format"),
         ("version = \"5\"", "upstream.version"),
-        ("encoding = \"postcard\"", "upstream.encoding"),
+        ("readings = \"rollups\"", "upstream.readings"),
         ("qos = 0", "upstream.qos"),
         ("[[upstream.issuer]]\nid = \"ops\"", "upstream.issuer"),
     ] {
