@@ -13,6 +13,8 @@
 //! snapshot and sees the event once more; failing again, the event is set aside.
 
 pub mod approval;
+pub mod failure_modes;
+pub mod orchestration;
 pub mod promise;
 pub mod scheduling;
 #[cfg(test)]
