@@ -12,4 +12,5 @@ pub mod analytics;
 pub mod cli;
 pub mod config;
 pub mod domain;
+pub mod notify;
 pub mod port;

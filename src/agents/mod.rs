@@ -12,6 +12,9 @@
 //! A stage that returns an error or panics on an event is rebuilt from its records and its last
 //! snapshot and sees the event once more; failing again, the event is set aside.
 
+pub mod learning;
+pub mod logbook;
+pub mod notification;
 pub mod scheduling;
 #[cfg(test)]
 #[allow(dead_code, reason = "every stage's tests use their own part of the bench")]
