@@ -24,32 +24,32 @@ pub enum NotifyError {
         severity: crate::domain::severity::Severity,
     },
     /// The address is none that can be posted to.
-    #[error("`{url}` is no http:// address")]
+    #[error("the address of {host} does not begin with http://")]
     Scheme {
-        /// The address.
-        url: String,
+        /// The host, as far as one is named.
+        host: String,
     },
     /// The receiver refused the message.
-    #[error("{url} answered {status}")]
+    #[error("{host} answered {status}")]
     Refused {
         /// Where it was sent to.
-        url: String,
+        host: String,
         /// HTTP status.
         status: u16,
     },
     /// The receiver was not reached, or did not answer in time.
-    #[error("posting to {url}")]
+    #[error("posting to {host}")]
     Unreached {
         /// Where it was sent to.
-        url: String,
+        host: String,
         /// Why.
         source: Box<ureq::Error>,
     },
     /// The thread that posted it ended without an answer.
-    #[error("the delivery to {url} was broken off")]
+    #[error("the delivery to {host} was broken off")]
     BrokenOff {
         /// Where it was sent to.
-        url: String,
+        host: String,
     },
 }
 

@@ -9,8 +9,9 @@
 //!  "subject":"…","text":"…"}
 //! ```
 //!
-//! Any 2xx is a receipt. Redirects are not followed: a message goes where the configuration says,
-//! or nowhere.
+//! Any 2xx is a receipt. Redirects are not followed and no proxy is asked: a message goes where the
+//! configuration says, or nowhere. Errors name the host alone, because the path of a webhook is
+//! often its password, and errors are told upstream.
 
 use std::sync::LazyLock;
 use std::time::Duration;
@@ -44,6 +45,7 @@ static AGENT: LazyLock<Agent> = LazyLock::new(|| {
         .max_redirects(0)
         .http_status_as_error(false)
         .max_idle_connections(0)
+        .proxy(None)
         .user_agent(concat!("wheeltap/", env!("CARGO_PKG_VERSION")))
         .build()
         .into()
@@ -55,7 +57,7 @@ static AGENT: LazyLock<Agent> = LazyLock::new(|| {
 /// See [`NotifyError`].
 pub(super) async fn post(id: EventId, message: &Message, url: &str) -> Result<(), NotifyError> {
     if !url.starts_with("http://") {
-        return Err(NotifyError::Scheme { url: url.to_owned() });
+        return Err(NotifyError::Scheme { host: host(url) });
     }
     let payload = Payload {
         id,
@@ -78,12 +80,19 @@ pub(super) async fn post(id: EventId, message: &Message, url: &str) -> Result<()
     });
     match posted.await {
         Ok(Ok(status)) if (200..300).contains(&status) => Ok(()),
-        Ok(Ok(status)) => Err(NotifyError::Refused { url: url.to_owned(), status }),
+        Ok(Ok(status)) => Err(NotifyError::Refused { host: host(url), status }),
         Ok(Err(source)) => {
-            Err(NotifyError::Unreached { url: url.to_owned(), source: Box::new(source) })
+            Err(NotifyError::Unreached { host: host(url), source: Box::new(source) })
         }
-        Err(_) => Err(NotifyError::BrokenOff { url: url.to_owned() }),
+        Err(_) => Err(NotifyError::BrokenOff { host: host(url) }),
     }
+}
+
+/// Host and port of an `http://` address, without whoever logs in there.
+fn host(url: &str) -> String {
+    let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
+    let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
+    authority.rsplit('@').next().unwrap_or_default().to_owned()
 }
 
 #[cfg(test)]
@@ -160,6 +169,18 @@ mod tests {
         let body: serde_json::Value = serde_json::from_str(&body).unwrap();
         assert_eq!(body["text"], "86.5 °C\nabove high");
         assert_eq!(body["id"], id().to_string());
+    }
+
+    #[test]
+    fn errors_name_the_host_alone() {
+        for (url, expected) in [
+            ("http://chat.plant:8065/hooks/s3cret", "chat.plant:8065"),
+            ("http://me:pass@10.0.0.1/x", "10.0.0.1"),
+            ("http://10.0.0.1?token=x", "10.0.0.1"),
+            ("nonsense", "nonsense"),
+        ] {
+            assert_eq!(host(url), expected);
+        }
     }
 
     #[test]
