@@ -15,6 +15,7 @@
 pub mod learning;
 pub mod logbook;
 pub mod notification;
+pub mod reporting;
 pub mod scheduling;
 #[cfg(test)]
 #[allow(dead_code, reason = "every stage's tests use their own part of the bench")]
