@@ -17,9 +17,14 @@ pub mod logbook;
 pub mod notification;
 pub mod reporting;
 pub mod scheduling;
+pub mod approval;
+pub mod failure_modes;
+pub mod orchestration;
+pub mod promise;
 #[cfg(test)]
 #[allow(dead_code, reason = "every stage's tests use their own part of the bench")]
 pub(crate) mod testing;
+pub mod validation;
 
 use std::sync::Arc;
 use std::time::Duration;
