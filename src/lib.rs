@@ -14,6 +14,7 @@ pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod domain;
+pub mod notify;
 pub mod port;
 pub mod uplink;
 pub mod store;

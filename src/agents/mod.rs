@@ -12,6 +12,11 @@
 //! A stage that returns an error or panics on an event is rebuilt from its records and its last
 //! snapshot and sees the event once more; failing again, the event is set aside.
 
+pub mod learning;
+pub mod logbook;
+pub mod notification;
+pub mod reporting;
+pub mod scheduling;
 pub mod approval;
 pub mod failure_modes;
 pub mod orchestration;
