@@ -274,8 +274,7 @@ mod tests {
             let order = ORDERS[order];
             registers(kind, order, &words).ok();
             let at = Point { unit: 1, table: Table::Holding, address, kind, order };
-            point(&at, start, &words);
-            coil(&at, start, &[true, false]);
+            drop((point(&at, start, &words), coil(&at, start, &[true, false])));
         }
 
         #[test]

@@ -109,6 +109,8 @@ struct Heard {
     readings: Vec<RawReading>,
     error: Option<PayloadError>,
     bad_time: bool,
+    /// No tag has this topic.
+    unknown: bool,
 }
 
 /// A message that waits to be acknowledged.
@@ -347,6 +349,12 @@ impl Tap {
         if let Some(error) = heard.error.take() {
             self.reject(&publish, heard.source, &error);
         }
+        if heard.unknown {
+            // A session that outlived a change of configuration still has the old topics.
+            self.unknown += 1;
+            let text = format!("{} messages", self.unknown);
+            self.detail("unknown topics", &text);
+        }
         let mut durable = None;
         if !heard.readings.is_empty() {
             let health = &self.health[heard.source];
@@ -451,6 +459,12 @@ impl Tap {
         Ok(())
     }
 
+    fn detail(&self, name: &str, text: &str) {
+        for health in &self.health {
+            health.detail(name, Some(text.to_owned()));
+        }
+    }
+
     fn note(&self, error: &str) {
         for health in &self.health {
             health.error(error);
@@ -509,9 +523,10 @@ fn listen(
     retained: bool,
     arrived: crate::domain::time::Timestamp,
 ) -> Heard {
-    let mut heard = Heard::default();
+    let mut heard = Heard { unknown: true, ..Heard::default() };
     let mut bounds_checked = false;
     for tag in routes.of(topic) {
+        heard.unknown = false;
         if heard.readings.is_empty() {
             heard.source = tag.source;
         }

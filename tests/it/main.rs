@@ -1,0 +1,6 @@
+//! The integration tests: one binary, a file per boundary.
+
+mod support;
+
+mod modbus;
+mod mqtt_source;
