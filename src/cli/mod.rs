@@ -1,5 +1,9 @@
 //! The command line: one file a subcommand. Results go to stdout, everything else to stderr.
 
+mod demo;
+mod simulate;
+mod stop;
+
 use std::fmt;
 use std::process::ExitCode;
 
@@ -14,7 +18,10 @@ pub struct Cli {
 }
 
 #[derive(Debug, Subcommand)]
-enum Command {}
+enum Command {
+    Demo(demo::Arguments),
+    Simulate(simulate::Arguments),
+}
 
 /// Why a command ended, with the exit code it ends with.
 #[derive(Debug)]
@@ -88,5 +95,8 @@ pub fn run() -> ExitCode {
 }
 
 fn dispatch(command: Command) -> Result<(), Failure> {
-    match command {}
+    match command {
+        Command::Demo(arguments) => demo::run(&arguments),
+        Command::Simulate(arguments) => simulate::run(arguments),
+    }
 }
