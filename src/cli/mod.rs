@@ -1,5 +1,9 @@
 //! The command line: one file a subcommand. Results go to stdout, everything else to stderr.
 
+mod demo;
+mod simulate;
+mod stop;
+
 use std::fmt;
 use std::process::ExitCode;
 
@@ -18,6 +22,8 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     Check(check::Args),
+    Demo(demo::Arguments),
+    Simulate(simulate::Arguments),
 }
 
 /// Why a command ended, with the exit code it ends with.
@@ -94,5 +100,7 @@ pub fn run() -> ExitCode {
 fn dispatch(command: Command) -> Result<(), Failure> {
     match command {
         Command::Check(args) => check::run(&args),
+        Command::Demo(arguments) => demo::run(&arguments),
+        Command::Simulate(arguments) => simulate::run(arguments),
     }
 }

@@ -104,7 +104,7 @@ impl Surroundings {
     /// A working day: hall and demand are highest at 14:00 and lowest at 02:00.
     pub(crate) fn at(seconds_of_day: f64) -> Self {
         let phase = (TAU * (seconds_of_day / 86_400.0 - 14.0 / 24.0)).cos();
-        Self { ambient: 22.0 + 4.0 * phase, demand: 0.86 + 0.09 * phase }
+        Self { ambient: 22.0 + 4.0 * phase, demand: 0.89 + 0.06 * phase }
     }
 }
 

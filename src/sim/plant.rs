@@ -240,7 +240,7 @@ mod tests {
         let night = mean(&course(&mut plant, "P-101/bearing_temp", 60));
         let idle = mean(&course(&mut plant, "P-101/flow", 60));
         assert!((5.0..15.0).contains(&(afternoon - night)), "{afternoon} {night}");
-        assert!(idle < 0.9 * busy, "{busy} {idle}");
+        assert!(idle < 0.93 * busy, "{busy} {idle}");
     }
 
     #[test]
