@@ -182,7 +182,9 @@ fn transport(broker: &Broker) -> Result<Transport, String> {
         return Err("MQTT 5 is not in this version: use 3.1.1".to_owned());
     }
     if broker.websocket {
-        return Err("MQTT over WebSocket is not in this version: use mqtt:// or mqtts://".to_owned());
+        return Err(
+            "MQTT over WebSocket is not in this version: use mqtt:// or mqtts://".to_owned()
+        );
     }
     if broker.tls {
         return Err("TLS is not in this version: use mqtt://".to_owned());

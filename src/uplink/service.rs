@@ -266,8 +266,12 @@ impl Uplink {
             }
             Action::Gap(gap) => {
                 tracing::error!(
-                    lane = gap.lane, from = gap.from, to = gap.to, count = gap.count,
-                    reason = gap.reason, "not sent upstream, and never will be"
+                    lane = gap.lane,
+                    from = gap.from,
+                    to = gap.to,
+                    count = gap.count,
+                    reason = gap.reason,
+                    "not sent upstream, and never will be"
                 );
                 if gap.lane == Lane::Readings.as_str() {
                     self.lost_readings += gap.count;
@@ -393,8 +397,7 @@ impl Uplink {
         if now.mono >= self.health_at && self.connection.is_some() && self.link.is_up() {
             self.health_at = now.mono + HEALTH_EVERY;
             let data_dir = self.parts.data_dir.clone();
-            self.machine_look =
-                Some(tokio::task::spawn_blocking(move || Machine::look(&data_dir)));
+            self.machine_look = Some(tokio::task::spawn_blocking(move || Machine::look(&data_dir)));
         }
     }
 
@@ -425,10 +428,9 @@ impl Uplink {
 }
 
 fn options(upstream: Option<&Upstream>, pace: &Pace) -> LinkOptions {
-    let (readings, encoding) = upstream
-        .map_or((ReadingsMode::None, Encoding::Json), |upstream| {
-            (upstream.readings, upstream.encoding)
-        });
+    let (readings, encoding) = upstream.map_or((ReadingsMode::None, Encoding::Json), |upstream| {
+        (upstream.readings, upstream.encoding)
+    });
     LinkOptions { pace: pace.clone(), ..LinkOptions::new(readings, encoding) }
 }
 
