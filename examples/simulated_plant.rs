@@ -1,10 +1,13 @@
-//! The simulated plant as a library: what it shows over three minutes of its demo, then a Modbus
-//! TCP server until Ctrl-C.
+//! The simulated plant as a library: what it shows over three minutes of its demo, a recording of
+//! one machine, or a Modbus TCP server until Ctrl-C.
 //!
 //! ```sh
-//! cargo run --example simulated_plant             # a free port, printed below the table
-//! cargo run --example simulated_plant -- --table  # the table alone
+//! cargo run --example simulated_plant                       # a table, then a server on a free port
+//! cargo run --example simulated_plant -- demo 1 P-101 180   # scenario, seed, asset, seconds: CSV
 //! ```
+//!
+//! The recording has four rows a second and is what `wheeltap detect --input - --time-column time`
+//! reads.
 
 use std::time::Duration;
 
@@ -23,9 +26,27 @@ const TAGS: [&str; 8] = [
     "G-301/vibration",
 ];
 
-fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let scenario = Scenario::named("demo").ok_or("no such scenario")?;
-    let mut plant = Plant::new(scenario.clone(), 1);
+type Failure = Box<dyn std::error::Error>;
+
+fn main() -> Result<(), Failure> {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+        [] => {
+            table(Plant::new(scenario("demo")?, 1))?;
+            serve(Plant::new(scenario("demo")?, 1))
+        }
+        [name, seed, asset, seconds] => {
+            record(Plant::new(scenario(name)?, seed.parse()?), asset, seconds.parse()?)
+        }
+        _ => Err("either nothing, or SCENARIO SEED ASSET SECONDS".into()),
+    }
+}
+
+fn scenario(name: &str) -> Result<Scenario, Failure> {
+    Scenario::named(name).ok_or_else(|| format!("there is no scenario {name}").into())
+}
+
+fn table(mut plant: Plant) -> Result<(), Failure> {
     print!("{:>8}", "seconds");
     TAGS.iter().for_each(|tag| print!("{tag:>26}"));
     println!();
@@ -37,12 +58,32 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         println!();
         plant.step(Duration::from_secs(10));
     }
-    if std::env::args().any(|argument| argument == "--table") {
-        return Ok(());
+    Ok(())
+}
+
+fn record(mut plant: Plant, asset: &str, seconds: u64) -> Result<(), Failure> {
+    let tags: Vec<_> = REGISTERS
+        .iter()
+        .filter(|register| register.asset == asset && !register.signal.is_state())
+        .collect();
+    if tags.is_empty() {
+        return Err(format!("there is no machine {asset}").into());
     }
+    let names: Vec<_> = tags.iter().map(|register| register.signal.tag()).collect();
+    println!("time,{}", names.join(","));
+    for row in 0..seconds * 4 {
+        let cell = |path: String| plant.value(&path).map_or(String::new(), |v| format!("{v:.4}"));
+        let cells: Vec<_> = tags.iter().map(|register| cell(register.path())).collect();
+        println!("{},{}", row as f64 / 4.0, cells.join(","));
+        plant.step(Duration::from_millis(250));
+    }
+    Ok(())
+}
+
+fn serve(plant: Plant) -> Result<(), Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
-        let server = Server::bind("127.0.0.1:0".parse()?, Plant::new(scenario, 1), 1.0).await?;
+        let server = Server::bind("127.0.0.1:0".parse()?, plant, 1.0).await?;
         println!("\n{} registers at tcp://{}", REGISTERS.len(), server.local_addr());
         for register in REGISTERS {
             println!(

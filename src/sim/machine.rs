@@ -120,7 +120,7 @@ pub(crate) struct Load {
 impl Load {
     pub(crate) fn new(demand: f64, random: &mut fastrand::Rng) -> Self {
         Self {
-            hunting: Wander::new(0.006, Duration::from_secs(3), random),
+            hunting: Wander::new(0.006, Duration::from_secs(2), random),
             process: Wander::new(0.002, Duration::from_secs(600), random),
             demand,
         }

@@ -226,7 +226,7 @@ pub const REGISTERS: &[Register] = &[
     row(F201, Signal::Airflow, (Table::Holding, 4), BADC, 1.0, 0.05),
     row(F201, Signal::PressureRise, (Table::Holding, 6), Encoding::U16, 0.1, 6.0),
     row(F201, Signal::MotorCurrent, (Table::Holding, 7), Encoding::U16, 0.01, 0.12),
-    row(F201, Signal::Speed, (Table::Holding, 8), Encoding::U16, 0.1, 0.8),
+    row(F201, Signal::Speed, (Table::Holding, 8), Encoding::U16, 0.1, 2.5),
     row(F201, Signal::Running, (Table::Coil, 0), Encoding::Bit, 1.0, 0.0),
     row(G301, Signal::OilTemp, (Table::Input, 10), Encoding::I16, 0.01, 0.12),
     row(G301, Signal::OilPressure, (Table::Input, 11), Encoding::U16, 0.001, 0.012),

@@ -25,7 +25,7 @@ impl Running {
         match *self {}
     }
 
-    /// Why it ended although nobody asked it to. Cancel-safe.
+    /// Why it ended although nobody asked it to; nothing is left to stop then. Cancel-safe.
     pub(super) async fn ended(&mut self) -> Failure {
         match *self {}
     }

@@ -98,16 +98,17 @@ async fn tell(
     let mut ear = Ear::new(broker);
     let end = tokio::time::sleep(arguments.length.unwrap_or(FOR_EVER));
     tokio::pin!(end);
-    let failed = loop {
-        // Cancel-safe: `next` keeps its place, the others hold nothing.
+    loop {
+        // Cancel-safe: `next` and `ended` keep their place, the others hold nothing.
         tokio::select! {
             payload = ear.next() => story.take(&payload).iter().for_each(|line| say(line)),
-            why = daemon.ended() => break Some(why),
-            () = &mut end => break None,
-            () = stop.cancelled() => break None,
+            why = daemon.ended() => return Err(why),
+            () = &mut end => break,
+            () = stop.cancelled() => break,
         }
-    };
+    }
     let points = story.check();
+    // What the daemon still says while it stops is heard, but the story was over before.
     let farewell = async {
         loop {
             let payload = ear.next().await;
@@ -118,10 +119,7 @@ async fn tell(
         () = daemon.stop() => {}
         () = farewell => {}
     }
-    match failed {
-        Some(why) => Err(why),
-        None => Ok(points),
-    }
+    Ok(points)
 }
 
 /// What differs from [`CONFIG`], in the form of environment overrides.
