@@ -1,88 +1,60 @@
 //! The one place that reads time.
 
-use std::fmt;
 use std::sync::Arc;
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use crate::domain::time::{Now, Timestamp};
 
-/// No gateway runs this program before 2026-01-01T00:00:00Z: a clock that says so has not been set
-/// since the boot.
-const FLOOR: Timestamp = Timestamp::from_micros(1_767_225_600_000_000);
+/// A clock that says earlier than this has not been set since the boot: 2026-01-01.
+const PLAUSIBLE_FROM: Timestamp = Timestamp::from_micros(1_767_225_600_000_000);
 
-/// Something that tells the time: the machine's clocks, or a simulation's.
-pub trait TimeSource: Send + Sync {
-    /// What time it is.
-    fn now(&self) -> Now;
+/// Reads both clocks. Cloning gives the same clock.
+#[derive(Clone)]
+pub struct Clock(Arc<dyn Fn() -> Now + Send + Sync>);
+
+impl std::fmt::Debug for Clock {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Clock({:?})", self.now())
+    }
 }
 
-/// A clock to hand to whoever does I/O; cloning is cheap.
-#[derive(Clone)]
-pub struct Clock(Arc<dyn TimeSource>);
-
 impl Clock {
-    /// The clocks of this machine; monotonic time counts from this call.
+    /// The machine's clocks; the monotonic one counts from this call.
     #[must_use]
+    #[expect(clippy::disallowed_methods, reason = "this is the place that reads clocks")]
     pub fn system() -> Self {
-        Self::new(SystemClock::start())
+        let began = std::time::Instant::now();
+        Self(Arc::new(move || {
+            let utc = system_utc();
+            Now { mono: began.elapsed(), utc, trusted: utc >= PLAUSIBLE_FROM }
+        }))
     }
 
-    /// Another clock.
-    pub fn new(source: impl TimeSource + 'static) -> Self {
-        Self(Arc::new(source))
+    /// A clock made of any function: for tests and the simulation.
+    #[must_use]
+    pub fn from_fn(now: impl Fn() -> Now + Send + Sync + 'static) -> Self {
+        Self(Arc::new(now))
     }
 
     /// What time it is.
     #[must_use]
     pub fn now(&self) -> Now {
-        self.0.now()
+        (self.0)()
     }
-}
 
-impl fmt::Debug for Clock {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Clock").field(&self.now()).finish()
-    }
-}
-
-/// The clocks of this machine.
-#[derive(Debug, Clone, Copy)]
-pub struct SystemClock {
-    start: Instant,
-}
-
-impl SystemClock {
-    /// Starts counting monotonic time.
+    /// How long ago `earlier` was, on the monotonic clock.
     #[must_use]
-    #[expect(clippy::disallowed_methods, reason = "this is the clock everybody else asks")]
-    pub fn start() -> Self {
-        Self { start: Instant::now() }
+    pub fn since(&self, earlier: Now) -> Duration {
+        self.now().mono.saturating_sub(earlier.mono)
     }
 }
 
-impl TimeSource for SystemClock {
-    #[expect(clippy::disallowed_methods, reason = "this is the clock everybody else asks")]
-    fn now(&self) -> Now {
-        let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let utc = Timestamp::from_micros(i64::try_from(since_1970.as_micros()).unwrap_or(i64::MAX));
-        Now { mono: self.start.elapsed(), utc, trusted: utc > FLOOR }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn monotonic_time_never_goes_back() {
-        let clock = Clock::system();
-        let first = clock.now();
-        let second = clock.now();
-        assert!(second.mono >= first.mono);
-    }
-
-    #[test]
-    fn the_floor_is_the_date_it_is_named_after() {
-        assert_eq!(FLOOR.to_string(), "2026-01-01T00:00:00.000Z");
-    }
+#[expect(clippy::disallowed_methods, reason = "this is the place that reads clocks")]
+fn system_utc() -> Timestamp {
+    let micros = match std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH) {
+        Ok(after) => i64::try_from(after.as_micros()).unwrap_or(i64::MAX),
+        // A clock before 1970 is as good as none.
+        Err(_) => 0,
+    };
+    Timestamp::from_micros(micros)
 }
