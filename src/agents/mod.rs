@@ -12,6 +12,21 @@
 //! A stage that returns an error or panics on an event is rebuilt from its records and its last
 //! snapshot and sees the event once more; failing again, the event is set aside.
 
+pub mod learning;
+pub mod logbook;
+pub mod notification;
+pub mod reporting;
+pub mod scheduling;
+pub mod approval;
+pub mod failure_modes;
+pub mod orchestration;
+pub mod promise;
+pub mod scheduling;
+#[cfg(test)]
+#[allow(dead_code, reason = "every stage's tests use their own part of the bench")]
+pub(crate) mod testing;
+pub mod validation;
+
 use std::sync::Arc;
 use std::time::Duration;
 
