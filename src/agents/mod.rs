@@ -21,7 +21,6 @@ pub mod approval;
 pub mod failure_modes;
 pub mod orchestration;
 pub mod promise;
-pub mod scheduling;
 #[cfg(test)]
 #[allow(dead_code, reason = "every stage's tests use their own part of the bench")]
 pub(crate) mod testing;

@@ -36,7 +36,7 @@ pub struct Birth {
     /// Hash of the configuration in force.
     pub config_hash: String,
     /// Identity of the present `state.db`; a new one begins sequences from 1.
-    pub epoch: String,
+    pub epoch: u64,
 }
 
 /// One MQTT message.

@@ -29,9 +29,7 @@ use crate::domain::ids::EventId;
 use crate::domain::severity::Severity;
 use crate::domain::tag::Plant;
 use crate::domain::time::{Now, Timestamp};
-use crate::port::{
-    Committed, ConditionReport, GapReport, Lane, LanePosition, UplinkHealth,
-};
+use crate::port::{Committed, ConditionReport, GapReport, Lane, LanePosition, UplinkHealth};
 
 /// Messages under way at most (mosquitto's own window per client is 20, and it queues beyond).
 pub const WINDOW: usize = 50;
@@ -401,15 +399,25 @@ impl Link {
         self.sequence
     }
 
+    /// Names the present connection, or the last one.
+    #[must_use]
+    pub const fn generation(&self) -> u64 {
+        self.generation
+    }
+
+    /// Whether messages flow.
+    #[must_use]
+    pub const fn is_up(&self) -> bool {
+        self.session.is_up()
+    }
+
     /// How it does.
     #[must_use]
     pub fn health(&self) -> UplinkHealth {
         let state = match self.session.state() {
-            State::Up { .. } if !self.stalled => "up",
-            State::Up { .. } | State::Down { .. } | State::Connecting { .. } if self.stalled => {
-                "stalled"
-            }
-            State::Up { .. } | State::Down { .. } | State::Connecting { .. } => "connecting",
+            _ if self.stalled => "stalled",
+            State::Up { .. } => "up",
+            State::Down { .. } | State::Connecting { .. } => "connecting",
         };
         UplinkHealth {
             state: state.to_owned(),

@@ -3,4 +3,5 @@
 mod support;
 
 mod modbus;
+mod simulate;
 mod mqtt_source;
