@@ -164,7 +164,7 @@ async fn f_c02_a_late_answer_is_never_taken_for_the_next() {
     }
     let mut end = EngineEnd::start(&setting(vec![source], vec![]));
     let mut values = 0;
-    while values < 300 || late.load(Ordering::Relaxed) < 20 {
+    while values < 150 || late.load(Ordering::Relaxed) < 10 {
         for reading in end.batch().await.readings {
             let name = end.name(&reading);
             if let RawValue::Number(value) = reading.value {
