@@ -11,6 +11,7 @@ pub mod agents;
 pub mod cli;
 pub mod config;
 pub mod domain;
+pub mod http;
 pub mod port;
-pub mod uplink;
 pub mod store;
+pub mod uplink;

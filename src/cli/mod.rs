@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 mod check;
+mod ctl;
 
 /// A maintenance engineer on an industrial gateway.
 #[derive(Debug, Parser)]
@@ -18,6 +19,7 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     Check(check::Args),
+    Ctl(ctl::Args),
 }
 
 /// Why a command ended, with the exit code it ends with.
@@ -94,5 +96,6 @@ pub fn run() -> ExitCode {
 fn dispatch(command: Command) -> Result<(), Failure> {
     match command {
         Command::Check(args) => check::run(&args),
+        Command::Ctl(args) => ctl::run(args),
     }
 }

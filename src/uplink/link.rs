@@ -29,9 +29,7 @@ use crate::domain::ids::EventId;
 use crate::domain::severity::Severity;
 use crate::domain::tag::Plant;
 use crate::domain::time::{Now, Timestamp};
-use crate::port::{
-    Committed, ConditionReport, GapReport, Lane, LanePosition, UplinkHealth,
-};
+use crate::port::{Committed, ConditionReport, GapReport, Lane, LanePosition, UplinkHealth};
 
 /// Messages under way at most (mosquitto's own window per client is 20, and it queues beyond).
 pub const WINDOW: usize = 50;

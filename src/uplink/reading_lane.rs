@@ -183,7 +183,8 @@ impl ReadingLane {
             if !backlog || !self.backlog.is_empty() || now < self.backlog_at {
                 return None;
             }
-            let (from, to) = self.done.first_missing(self.backlog_cursor + 1, self.backlog_end())?;
+            let (from, to) =
+                self.done.first_missing(self.backlog_cursor + 1, self.backlog_end())?;
             PageRequest { part: Part::Backlog, after: from - 1, through: to }
         };
         self.reading = true;

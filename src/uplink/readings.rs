@@ -179,12 +179,7 @@ fn postcard_batch(
             tags.push(tag.path.tag.as_str());
             u16::try_from(tags.len() - 1).expect("a batch of 64 KiB names fewer than 65536 tags")
         });
-        rows.push((
-            place,
-            reading.time.micros() - base,
-            reading.value,
-            reading.quality.to_byte(),
-        ));
+        rows.push((place, reading.time.micros() - base, reading.value, reading.quality.to_byte()));
     }
     let wire = (1_u8, id.0.into_bytes(), sequence, replayed, base, tags, rows);
     postcard::to_allocvec(&wire).expect("plain tuples are postcard")
