@@ -10,6 +10,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 mod check;
+mod ctl;
 
 /// A maintenance engineer on an industrial gateway.
 #[derive(Debug, Parser)]
@@ -24,6 +25,7 @@ enum Command {
     Check(check::Args),
     Demo(demo::Arguments),
     Simulate(simulate::Arguments),
+    Ctl(ctl::Args),
 }
 
 /// Why a command ended, with the exit code it ends with.
@@ -102,5 +104,6 @@ fn dispatch(command: Command) -> Result<(), Failure> {
         Command::Check(args) => check::run(&args),
         Command::Demo(arguments) => demo::run(&arguments),
         Command::Simulate(arguments) => simulate::run(arguments),
+        Command::Ctl(args) => ctl::run(args),
     }
 }
