@@ -1,4 +1,3 @@
-<<<<<<< HEAD
 //! Golden bytes of every CloudEvents type. `WHEELTAP_BLESS=1 cargo test --lib cloudevents` writes
 //! them anew; the difference then shows in review what subscribers will see differently.
 
@@ -494,6 +493,3 @@ fn a_binary_batch_reads_back() {
     assert!(wire.6[2].2.is_nan());
     assert_eq!(Quality::from_byte(wire.6[3].3), Some(Quality::Uncertain(Reason::Stale)));
 }
-=======
-
->>>>>>> config

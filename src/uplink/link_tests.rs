@@ -1,4 +1,3 @@
-<<<<<<< HEAD
 //! The link against a simulated broker, ring and journal, with every fault a broker can have, from
 //! a printed seed.
 
@@ -748,6 +747,3 @@ fn an_alarm_that_is_not_durable_goes_first_and_says_so() {
     assert_eq!(alarm["id"], id.to_string());
     assert_eq!(alarm["data"]["durable"], false);
 }
-=======
-
->>>>>>> config
