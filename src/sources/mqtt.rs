@@ -509,7 +509,14 @@ fn is_poison(error: &ConnectionError) -> bool {
         ConnectionError::MqttState(StateError::Deserialization(error)) => {
             !matches!(error, PacketError::Io(_))
         }
-        _ => false,
+        ConnectionError::MqttState(_)
+        | ConnectionError::NetworkTimeout
+        | ConnectionError::FlushTimeout
+        | ConnectionError::Tls(_)
+        | ConnectionError::Io(_)
+        | ConnectionError::ConnectionRefused(_)
+        | ConnectionError::NotConnAck(_)
+        | ConnectionError::RequestsDone => false,
     }
 }
 
