@@ -1,6 +1,7 @@
 //! The command line: one file a subcommand. Results go to stdout, everything else to stderr.
 
 mod demo;
+mod probe;
 mod simulate;
 mod stop;
 
@@ -24,6 +25,7 @@ pub struct Cli {
 enum Command {
     Check(check::Args),
     Demo(demo::Arguments),
+    Probe(probe::Args),
     Simulate(simulate::Arguments),
     Ctl(ctl::Args),
 }
@@ -103,6 +105,7 @@ fn dispatch(command: Command) -> Result<(), Failure> {
     match command {
         Command::Check(args) => check::run(&args),
         Command::Demo(arguments) => demo::run(&arguments),
+        Command::Probe(args) => probe::run(&args),
         Command::Simulate(arguments) => simulate::run(arguments),
         Command::Ctl(args) => ctl::run(args),
     }
