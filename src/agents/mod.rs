@@ -12,6 +12,9 @@
 //! A stage that returns an error or panics on an event is rebuilt from its records and its last
 //! snapshot and sees the event once more; failing again, the event is set aside.
 
+pub mod acquisition;
+pub mod detection;
+
 use std::sync::Arc;
 use std::time::Duration;
 

@@ -1,5 +1,7 @@
 //! The command line: one file a subcommand. Results go to stdout, everything else to stderr.
 
+mod detect;
+
 use std::fmt;
 use std::process::ExitCode;
 
@@ -14,7 +16,10 @@ pub struct Cli {
 }
 
 #[derive(Debug, Subcommand)]
-enum Command {}
+enum Command {
+    /// Finds anomalies in a recording: one asset, one column a tag
+    Detect(detect::Args),
+}
 
 /// Why a command ended, with the exit code it ends with.
 #[derive(Debug)]
@@ -88,5 +93,7 @@ pub fn run() -> ExitCode {
 }
 
 fn dispatch(command: Command) -> Result<(), Failure> {
-    match command {}
+    match command {
+        Command::Detect(args) => detect::run(&args),
+    }
 }
