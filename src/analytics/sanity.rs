@@ -12,9 +12,9 @@ const RUN_CHANCE: f64 = 1e-9;
 /// nothing by repeating it once more.
 const REPEATS_USUAL: f64 = 0.98;
 /// A run must be this many times longer than the longest one learnt: the same margin that holds a
-/// maximum of a geometric distribution over a period a thousand times longer (ln 1000 n / ln n for
-/// n of a few hundred is about 2).
-const RUN_MARGIN: f64 = 2.0;
+/// maximum of a geometric distribution over a period a hundred thousand times longer (ln 1e5 n /
+/// ln n for n of a few hundred is about 3).
+const RUN_MARGIN: f64 = 3.0;
 /// Values after which the longest run learnt means something.
 const RUN_FEWEST: u32 = 20;
 
@@ -46,7 +46,7 @@ impl RunLength {
         let share = f64::from(self.repeats) / f64::from(self.count.max(1));
         self.limit = (self.count >= RUN_FEWEST && share < REPEATS_USUAL).then(|| {
             let by_chance = if self.repeats > 0 { RUN_CHANCE.ln() / share.ln() } else { 0.0 };
-            by_chance.max(RUN_MARGIN * f64::from(self.longest)).max(f64::from(RUN_FEWEST) / 2.0)
+            by_chance.max(RUN_MARGIN * f64::from(self.longest)).max(f64::from(RUN_FEWEST))
         });
     }
 
@@ -70,12 +70,14 @@ impl RunLength {
     }
 }
 
-/// Looks for more scatter than usual: exponential mean of the squared differences.
+/// Looks for more scatter than usual: exponential mean of the squared second differences, which a
+/// steady movement of the quantity leaves alone.
 ///
-/// Source: successive differences, J. von Neumann, Ann. Math. Stat. 12, 1941.
+/// Source: successive differences, J. von Neumann, Ann. Math. Stat. 12, 1941; second differences
+/// against trends: T. Gasser, L. Sroka, C. Jennen-Steinmetz, Biometrika 73, 1986.
 #[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
 pub struct Scatter {
-    last: Option<f64>,
+    last: Option<(f64, f64)>,
     mean: f64,
     total: f64,
     count: f64,
@@ -94,15 +96,16 @@ const SCATTER_LEAST: f64 = 4.0;
 
 impl Scatter {
     fn advance(&mut self, step: f64, span: f64, value: f64) -> f64 {
-        if let Some(last) = self.last {
-            let square = (value - last) * (value - last);
+        if let Some((last, before)) = self.last {
+            let bend = value - 2.0 * last + before;
+            let square = bend * bend / 6.0;
             self.count += 1.0;
             // A plain mean at first, so that the start does not weigh on for long.
             let weight = ewma_weight(step, span).max(1.0 / self.count);
             self.mean += weight * (square - self.mean);
             self.total += square;
         }
-        self.last = Some(value);
+        self.last = Some((value, self.last.map_or(value, |(last, _)| last)));
         self.mean
     }
 
@@ -120,13 +123,14 @@ impl Scatter {
         self.limit = (SCATTER_MARGIN * self.largest).max(SCATTER_LEAST * usual).max(floor * floor);
     }
 
-    /// Takes a value; mean square difference over the largest allowed. More than 1 says noisy.
+    /// Takes a value; mean square over the largest allowed. More than 1 says noisy.
     pub fn judge(&mut self, step: f64, span: f64, value: f64) -> f64 {
         let mean = self.advance(step, span, value);
         if self.limit > 0.0 { mean / self.limit } else { 0.0 }
     }
 
-    /// The usual difference between neighbours, in the unit of the values.
+    /// The usual scatter in the unit of the values: their standard deviation when they are
+    /// independent.
     #[must_use]
     pub fn usual(&self) -> f64 {
         if self.count > 0.0 { (self.total / self.count).sqrt() } else { 0.0 }
@@ -136,9 +140,9 @@ impl Scatter {
 /// Values before the present one whose median a spike is measured from.
 const SPIKE_WINDOW: usize = 5;
 /// A spike must be this many times as far out as anything learnt …
-const SPIKE_MARGIN: f64 = 1.5;
-/// … and this many times the usual distance: one normal value in 5 million.
-const SPIKE_LEAST: f64 = 5.0;
+const SPIKE_MARGIN: f64 = 2.0;
+/// … and this many times the usual distance: one normal value in 500 million.
+const SPIKE_LEAST: f64 = 6.0;
 
 /// Looks for single values far out that come back with the next: a step is no spike.
 ///
@@ -155,6 +159,7 @@ pub struct Spikes {
     limit: f64,
     /// Median before a value that was far out, and how far it was; waits for the next value.
     waiting: Option<(f64, f64)>,
+    stepped: bool,
 }
 
 impl Spikes {
@@ -190,9 +195,14 @@ impl Spikes {
     /// Takes a value; how far the value *before* it was out over the farthest allowed, when it was
     /// a spike and has come back, and 0 otherwise.
     pub fn judge(&mut self, value: f64) -> f64 {
+        self.stepped = false;
         let found = self.waiting.take().map_or(0.0, |(middle, far)| {
             // Back means: more than half the way.
-            if (value - middle).abs() < 0.5 * far { far / self.limit } else { 0.0 }
+            if (value - middle).abs() < 0.5 * far {
+                return far / self.limit;
+            }
+            self.stepped = true;
+            0.0
         });
         if let Some((middle, far)) = self.advance(value)
             && self.limit > 0.0
@@ -201,6 +211,13 @@ impl Spikes {
             self.waiting = Some((middle, far));
         }
         found
+    }
+
+    /// Whether the value before the last one judged was as far out as a spike and stayed there: an
+    /// abrupt step.
+    #[must_use]
+    pub const fn stepped(&self) -> bool {
+        self.stepped
     }
 }
 
@@ -269,7 +286,7 @@ mod tests {
         }
         assert!(!constant.is_armed(), "a set-point is never stuck");
         let until = |series: &mut RunLength| (1..).find(|_| series.judge(77.0) >= 1.0).unwrap();
-        assert_eq!(until(&mut fine), 10);
+        assert_eq!(until(&mut fine), 20);
         // Share of repeats about 0.65: ln 1e-9 / ln 0.65 = 48.
         let rows = until(&mut coarse);
         assert!((40..100).contains(&rows), "{rows}");
@@ -283,12 +300,13 @@ mod tests {
             scatter.learn(1.0, 10.0, normal(&mut random));
         }
         scatter.arm(0.0);
+        // 400 values overlapping in threes: a tenth is about two standard errors.
+        assert!((scatter.usual() - 1.0).abs() < 0.15, "{}", scatter.usual());
         let worst =
             (0..20_000).map(|_| scatter.judge(1.0, 10.0, normal(&mut random))).fold(0.0, f64::max);
         assert!(worst < 1.0, "{worst}");
         let rows = (0..100).find(|_| scatter.judge(1.0, 10.0, 4.0 * normal(&mut random)) > 1.0);
         assert!(rows.is_some_and(|rows| rows < 30), "{rows:?}");
-        assert!((scatter.usual() - 2.0_f64.sqrt()).abs() < 3.0, "moves with what came later");
     }
 
     #[test]
@@ -301,9 +319,12 @@ mod tests {
         spikes.arm(0.0);
         assert!(spikes.judge(12.0) < 1.0, "not known before the next value");
         assert!(spikes.judge(0.1) > 1.0);
+        let mut steps = 0;
         for _ in 0..50 {
             assert!(spikes.judge(20.0) < 1.0, "a step is no spike");
+            steps += u32::from(spikes.stepped());
         }
+        assert!((1..=3).contains(&steps), "{steps}: until the median has moved");
     }
 
     #[test]

@@ -31,6 +31,11 @@ const PROLONG: f64 = 2.0;
 const COMPANY: usize = 4;
 /// The others are well below this share of the limit.
 const OTHERS_WELL: f64 = 0.5;
+/// An abrupt step explains a departure for this long, in seconds: what the smoothing takes to show
+/// all of it.
+const STEP_MEMORY: f64 = 30.0;
+/// The others foretell a tag well when they explain this share of its variance.
+const FORETOLD: f64 = 0.5;
 /// A departure that took longer than this from its first sign to the alarm, in seconds, is a
 /// drift; six smoothing constants.
 const DRIFT_TIME: f64 = 60.0;
@@ -363,7 +368,12 @@ impl AssetWatch {
         }
         let mut worst = machine;
         for index in 0..self.channels.len() {
-            worst = worst.max(self.step_sensor(index, time, shared.map(|(p, _)| p), ctx));
+            let sensor = self.step_sensor(index, time, shared.map(|(p, _)| p), ctx);
+            if sensor > 1.0 {
+                // Ratios of other tests grow faster than those of distances; only their order
+                // counts here.
+                worst = worst.max(1.0 + sensor.ln());
+            }
         }
         match self.track.step(time, machine, ON_DELAY) {
             Step::Stay => self.tell_again(time, machine, shared.map(|(p, _)| p), ctx),
@@ -443,7 +453,7 @@ impl AssetWatch {
     }
 
     fn rise(&mut self, time: f64, ratio: f64, shared: Option<Pattern>, ctx: &mut Context<'_, '_>) {
-        if let Some(index) = self.lone(shared) {
+        if let Some(index) = self.lone(time, shared) {
             let sigma = self.cloud.sigma(index).unwrap_or(1.0);
             let note = self.note(time, ratio, Fault::Sensor, shared);
             let open = ctx.announce(&self.id, self.criticality, note, None);
@@ -464,16 +474,22 @@ impl AssetWatch {
         self.track.open = ctx.announce(&self.id, self.criticality, note, None);
     }
 
-    /// The channel that has departed alone while its company is well, unless a person has said
-    /// that a failure of the machine would show just there.
-    fn lone(&self, shared: Option<Pattern>) -> Option<usize> {
+    /// The channel whose sensor is to blame: it has departed alone while its company is well, no
+    /// person has said that a failure of the machine would show just there, and either it stepped
+    /// as no machine does, or the others foretell it well and deny it. A slow departure of a tag
+    /// that goes its own way is the machine's until somebody has looked.
+    fn lone(&self, time: f64, shared: Option<Pattern>) -> Option<usize> {
         if shared.is_some() || self.cloud.taking_part() < COMPANY {
             return None;
         }
-        let first = *self.cloud.parts().first()?;
-        let others = self.cloud.ratio_without(first.column)?;
-        let alone = others < OTHERS_WELL && !self.channels[first.column].has_failure_limit();
-        alone.then_some(first.column)
+        let index = self.cloud.parts().first()?.column;
+        let channel = &self.channels[index];
+        if channel.has_failure_limit() || self.cloud.ratio_without(index)? >= OTHERS_WELL {
+            return None;
+        }
+        let abrupt = time - channel.stepped_at < STEP_MEMORY;
+        let denied = self.cloud.foretold(index).is_some_and(|share| share > FORETOLD);
+        (abrupt || denied).then_some(index)
     }
 
     fn tell_again(

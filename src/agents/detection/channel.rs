@@ -59,6 +59,8 @@ pub(super) struct Channel {
     pub(super) level: Option<(f64, f64)>,
     /// Whether its silence was announced.
     pub(super) dead: bool,
+    /// When it last stepped abruptly, in seconds.
+    pub(super) stepped_at: f64,
     spike_until: f64,
     spike_ratio: f64,
     judged_at: f64,
@@ -89,6 +91,7 @@ impl Channel {
             suspicion: None,
             level: None,
             dead: false,
+            stepped_at: f64::NEG_INFINITY,
             spike_until: f64::NEG_INFINITY,
             spike_ratio: 0.0,
             judged_at: f64::NAN,
@@ -152,6 +155,9 @@ impl Channel {
         if spike > 1.0 {
             self.spike_until = self.good_at + SPIKE_SHOWN;
             self.spike_ratio = spike;
+        }
+        if self.sanity.spikes.stepped() {
+            self.stepped_at = self.good_at;
         }
         let suspect = |pattern, detector, ratio| Some(Suspicion { pattern, detector, ratio });
         if stuck >= 1.0 {

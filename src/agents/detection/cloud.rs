@@ -415,6 +415,19 @@ impl Cloud {
         Some(rest.factor.whiten(&mut departure) / (model.limit * rest.share))
     }
 
+    /// Share of a column's variance that the other columns foretell (squared multiple
+    /// correlation, 1 − 1 / (Σᵢᵢ Σ⁻¹ᵢᵢ)). Allocates.
+    pub(super) fn foretold(&self, column: usize) -> Option<f64> {
+        let (model, metric) = (self.model.as_ref()?, self.metric.as_ref()?);
+        let place = metric.columns.iter().position(|i| model.used[*i] == column)?;
+        let i = metric.columns[place];
+        let mut unit = vec![0.0; metric.columns.len()];
+        unit[place] = 1.0;
+        metric.factor.solve(&mut unit);
+        let variance = model.covariance[i * model.used.len() + i];
+        Some((1.0 - 1.0 / (variance * unit[place])).clamp(0.0, 1.0))
+    }
+
     /// How many columns took part in the distance last judged.
     pub(super) fn taking_part(&self) -> usize {
         self.metric.as_ref().map_or(0, |metric| metric.columns.len())
