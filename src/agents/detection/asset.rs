@@ -91,6 +91,7 @@ pub(super) struct AssetWatch {
     said_gaps: bool,
     row: Vec<f64>,
     active: Vec<bool>,
+    trusted: Vec<bool>,
     suspicions: Vec<Option<Suspicion>>,
 }
 
@@ -121,6 +122,7 @@ impl AssetWatch {
             said_gaps: false,
             row: Vec::with_capacity(count),
             active: Vec::with_capacity(count),
+            trusted: Vec::with_capacity(count),
             suspicions: Vec::with_capacity(count),
         }
     }
@@ -229,6 +231,7 @@ impl AssetWatch {
         let judged = self.phase != Phase::Learning;
         self.row.clear();
         self.active.clear();
+        self.trusted.clear();
         self.suspicions.clear();
         let holding = self.running.is_holding();
         for channel in &mut self.channels {
@@ -247,7 +250,9 @@ impl AssetWatch {
             let broken = channel.track.open.as_ref().is_some_and(|open| is_broken(open.pattern));
             let usable = !dead && !broken && !channel.value.is_nan();
             self.row.push(if usable { channel.value } else { f64::NAN });
-            self.active.push(usable && channel.track.open.is_none());
+            // What a suspected sensor says stays evidence, though not the machine's.
+            self.active.push(usable);
+            self.trusted.push(usable && channel.track.open.is_none());
             self.suspicions.push(suspicion);
         }
         let step = self.cloud.advance(time, &self.row);
@@ -350,7 +355,7 @@ impl AssetWatch {
 
     /// Weighs the row's evidence and moves the departures on.
     fn decide(&mut self, time: f64, step: f64, ctx: &mut Context<'_, '_>) {
-        let ratio = self.cloud.ratio(&self.active);
+        let ratio = self.cloud.ratio(&self.active, 0);
         if self.running.hold(time, ratio < RELEASE) {
             self.latest.ratio = 0.0;
             return;
@@ -360,15 +365,20 @@ impl AssetWatch {
         if quiet && ratio < 1.0 {
             self.cloud.follow(step, ratio);
         }
-        let machine = ratio.max(shared.map_or(0.0, |(_, ratio)| ratio));
+        let company = if self.active == self.trusted {
+            ratio
+        } else {
+            self.cloud.ratio(&self.trusted, 1)
+        };
+        let machine = company.max(shared.map_or(0.0, |(_, ratio)| ratio));
         if ratio > FIRST_SIGN {
             self.onset.get_or_insert(time);
         } else if self.track.open.is_none() {
             self.onset = None;
         }
-        let mut worst = machine;
+        let mut worst = machine.max(ratio);
         for index in 0..self.channels.len() {
-            let sensor = self.step_sensor(index, time, shared.map(|(p, _)| p), ctx);
+            let sensor = self.step_sensor(index, time, ratio, shared.map(|(p, _)| p), ctx);
             if sensor > 1.0 {
                 // Ratios of other tests grow faster than those of distances; only their order
                 // counts here.
@@ -410,6 +420,7 @@ impl AssetWatch {
         &mut self,
         index: usize,
         time: f64,
+        whole: f64,
         shared: Option<Pattern>,
         ctx: &mut Context<'_, '_>,
     ) -> f64 {
@@ -419,11 +430,9 @@ impl AssetWatch {
             return 0.0;
         }
         let mut ratio = suspicion.map_or(0.0, |s| s.ratio);
-        if let (Some(open), Some((at_rise, ratio_then))) = (&channel.track.open, channel.level)
-            && !is_broken(open.pattern)
-        {
-            let sigma = self.cloud.sigma(index).unwrap_or(0.0);
-            ratio = ratio.max(ratio_then * (sigma / at_rise).powi(2));
+        let alone = channel.alone;
+        if alone {
+            ratio = ratio.max(whole);
         }
         let patient = suspicion.is_some_and(|s| s.pattern == Pattern::Noise);
         match channel.track.step(time, ratio, if patient { ON_DELAY } else { 0.0 }) {
@@ -446,26 +455,26 @@ impl AssetWatch {
             }
             Step::End => {
                 ctx.end(&mut channel.track);
-                channel.level = None;
+                channel.alone = false;
             }
         }
-        ratio
+        // What departed alone is in the asset's own evidence already.
+        if alone { suspicion.map_or(0.0, |s| s.ratio) } else { ratio }
     }
 
     fn rise(&mut self, time: f64, ratio: f64, shared: Option<Pattern>, ctx: &mut Context<'_, '_>) {
         if let Some(index) = self.lone(time, shared) {
-            let sigma = self.cloud.sigma(index).unwrap_or(1.0);
             let note = self.note(time, ratio, Fault::Sensor, shared);
             let open = ctx.announce(&self.id, self.criticality, note, None);
             let channel = &mut self.channels[index];
             channel.track.open = open;
-            channel.level = Some((sigma, ratio));
+            channel.alone = true;
             self.track.above = None;
             return;
         }
         // Others have joined a tag that had departed alone: it was the machine after all.
         for channel in &mut self.channels {
-            if channel.level.take().is_some() {
+            if std::mem::take(&mut channel.alone) {
                 ctx.end(&mut channel.track);
                 channel.track = Track::default();
             }
@@ -626,12 +635,16 @@ fn score(detector: &str, ratio: f64) -> DetectorScore {
     }
 }
 
-/// Whether a sensor with this pattern says nothing of the machine; after an offset it still does.
+/// Whether a sensor with this pattern says nothing at all any more; what it says else is noisy or
+/// shifted, and still moves with the machine.
 const fn is_broken(pattern: Pattern) -> bool {
     match pattern {
-        Pattern::Stuck | Pattern::Noise => true,
-        Pattern::Spike | Pattern::Drift | Pattern::Offset | Pattern::Level | Pattern::Shape => {
-            false
-        }
+        Pattern::Stuck => true,
+        Pattern::Noise
+        | Pattern::Spike
+        | Pattern::Drift
+        | Pattern::Offset
+        | Pattern::Level
+        | Pattern::Shape => false,
     }
 }

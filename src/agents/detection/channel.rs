@@ -55,8 +55,8 @@ pub(super) struct Channel {
     pub(super) track: Track,
     /// What the newest value said against the sensor.
     pub(super) suspicion: Option<Suspicion>,
-    /// Deviation and evidence when it was found to have departed alone.
-    pub(super) level: Option<(f64, f64)>,
+    /// Set while it has departed alone: broken by its level, not by how it behaves.
+    pub(super) alone: bool,
     /// Whether its silence was announced.
     pub(super) dead: bool,
     /// When it last stepped abruptly, in seconds.
@@ -89,7 +89,7 @@ impl Channel {
             sanity: Sanity::default(),
             track: Track::default(),
             suspicion: None,
-            level: None,
+            alone: false,
             dead: false,
             stepped_at: f64::NEG_INFINITY,
             spike_until: f64::NEG_INFINITY,

@@ -87,7 +87,10 @@ pub(super) struct Cloud {
     last: Option<f64>,
     kept: Kept,
     model: Option<Model>,
-    metric: Option<Metric>,
+    /// The metric of all columns that measure, and of those whose sensors are beyond suspicion.
+    metrics: [Option<Metric>; 2],
+    /// Which of the two was used last.
+    present: usize,
     departure: Vec<f64>,
     whitened: Vec<f64>,
     last_ratio: f64,
@@ -131,7 +134,8 @@ impl Cloud {
             last: None,
             kept: Kept::default(),
             model: None,
-            metric: None,
+            metrics: [None, None],
+            present: 0,
             departure: Vec::with_capacity(columns),
             whitened: Vec::with_capacity(columns),
             last_ratio: 0.0,
@@ -261,7 +265,7 @@ impl Cloud {
         }
         if used.is_empty() {
             self.model = None;
-            self.metric = None;
+            self.metrics = [None, None];
             return vec![Weakness::Constant];
         }
         if !trending.is_empty() {
@@ -292,7 +296,7 @@ impl Cloud {
             follow: span.max(SMOOTH),
             used,
         });
-        self.metric = None;
+        self.metrics = [None, None];
         weak
     }
 
@@ -303,12 +307,14 @@ impl Cloud {
     }
 
     /// Squared distance of the row just smoothed over the limit; 0 without a model. `active` says
-    /// which columns take part.
-    pub(super) fn ratio(&mut self, active: &[bool]) -> f64 {
+    /// which columns take part, `place` where their metric is remembered (0 or 1): it is worked out
+    /// anew only when the columns change.
+    pub(super) fn ratio(&mut self, active: &[bool], place: usize) -> f64 {
+        self.present = place;
         self.last_ratio = 0.0;
         let Some(model) = &self.model else { return 0.0 };
         let takes_part = |column: usize| active[column] && !self.smooth[column].is_nan();
-        let same = self.metric.as_ref().is_some_and(|metric| {
+        let same = self.metrics[place].as_ref().is_some_and(|metric| {
             let mut present = metric.columns.iter();
             let mut next = present.next();
             model.used.iter().enumerate().all(|(position, column)| {
@@ -322,9 +328,9 @@ impl Cloud {
         if !same {
             let columns: Vec<usize> =
                 (0..model.used.len()).filter(|i| takes_part(model.used[*i])).collect();
-            self.metric = reduced(model, columns);
+            self.metrics[place] = reduced(model, columns);
         }
-        let Some(metric) = &self.metric else { return 0.0 };
+        let Some(metric) = &self.metrics[place] else { return 0.0 };
         self.departure.clear();
         for &i in &metric.columns {
             let value = (self.smooth[model.used[i]] - model.middle[i]) / model.scale[i];
@@ -351,15 +357,10 @@ impl Cloud {
         Some((expected, if sigma.is_nan() { 0.0 } else { sigma }))
     }
 
-    /// How far a column's smoothed value is from its centre, in robust deviations.
-    pub(super) fn sigma(&self, column: usize) -> Option<f64> {
-        self.expected(column).map(|(_, sigma)| sigma)
-    }
-
     /// Lets the centre follow the row last judged with `ratio`, `step` seconds after the one
     /// before.
     pub(super) fn follow(&mut self, step: f64, ratio: f64) {
-        let (Some(model), Some(metric)) = (&mut self.model, &self.metric) else { return };
+        let (Some(model), Some(metric)) = (&mut self.model, &self.metrics[self.present]) else { return };
         if ratio >= FREEZE {
             return;
         }
@@ -382,7 +383,7 @@ impl Cloud {
     /// The columns' parts in the distance last judged, the largest first. Allocates: only for what
     /// is announced.
     pub(super) fn parts(&self) -> Vec<Part> {
-        let (Some(model), Some(metric)) = (&self.model, &self.metric) else { return Vec::new() };
+        let (Some(model), Some(metric)) = (&self.model, &self.metrics[self.present]) else { return Vec::new() };
         let shares = metric.factor.contributions(&self.departure);
         let total: f64 = shares.iter().filter(|share| **share > 0.0).sum();
         let mut parts: Vec<Part> = metric
@@ -401,7 +402,7 @@ impl Cloud {
     /// The distance last judged over the limit when `column` is left out: small when it alone has
     /// departed. Allocates.
     pub(super) fn ratio_without(&self, column: usize) -> Option<f64> {
-        let (model, metric) = (self.model.as_ref()?, self.metric.as_ref()?);
+        let (model, metric) = (self.model.as_ref()?, self.metrics[self.present].as_ref()?);
         let columns: Vec<usize> =
             metric.columns.iter().copied().filter(|i| model.used[*i] != column).collect();
         let rest = reduced(model, columns)?;
@@ -418,7 +419,7 @@ impl Cloud {
     /// Share of a column's variance that the other columns foretell (squared multiple
     /// correlation, 1 − 1 / (Σᵢᵢ Σ⁻¹ᵢᵢ)). Allocates.
     pub(super) fn foretold(&self, column: usize) -> Option<f64> {
-        let (model, metric) = (self.model.as_ref()?, self.metric.as_ref()?);
+        let (model, metric) = (self.model.as_ref()?, self.metrics[self.present].as_ref()?);
         let place = metric.columns.iter().position(|i| model.used[*i] == column)?;
         let i = metric.columns[place];
         let mut unit = vec![0.0; metric.columns.len()];
@@ -430,7 +431,7 @@ impl Cloud {
 
     /// How many columns took part in the distance last judged.
     pub(super) fn taking_part(&self) -> usize {
-        self.metric.as_ref().map_or(0, |metric| metric.columns.len())
+        self.metrics[self.present].as_ref().map_or(0, |metric| metric.columns.len())
     }
 
     /// Robust middle and deviation of a column's raw values, in its unit.

@@ -343,7 +343,7 @@ fn end_all(watch: &mut AssetWatch, ctx: &mut Context<'_, '_>) {
     for channel in &mut watch.channels {
         ctx.end(&mut channel.track);
         channel.track = Track::default();
-        channel.level = None;
+        channel.alone = false;
         channel.dead = false;
     }
     watch.latest.anomalous = false;
