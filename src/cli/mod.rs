@@ -4,6 +4,7 @@ mod demo;
 mod probe;
 mod simulate;
 mod stop;
+mod detect;
 
 use std::fmt;
 use std::process::ExitCode;
@@ -28,6 +29,8 @@ enum Command {
     Probe(probe::Args),
     Simulate(simulate::Arguments),
     Ctl(ctl::Args),
+    /// Finds anomalies in a recording: one asset, one column a tag
+    Detect(detect::Args),
 }
 
 /// Why a command ended, with the exit code it ends with.
@@ -108,5 +111,6 @@ fn dispatch(command: Command) -> Result<(), Failure> {
         Command::Probe(args) => probe::run(&args),
         Command::Simulate(arguments) => simulate::run(arguments),
         Command::Ctl(args) => ctl::run(args),
+        Command::Detect(args) => detect::run(&args),
     }
 }
