@@ -22,6 +22,8 @@ pub mod promise;
 pub mod reporting;
 pub mod scheduling;
 #[cfg(test)]
+mod story;
+#[cfg(test)]
 #[allow(dead_code, reason = "every stage's tests use their own part of the bench")]
 pub(crate) mod testing;
 pub mod validation;
