@@ -1,9 +1,15 @@
 //! The command line: one file a subcommand. Results go to stdout, everything else to stderr.
 
+mod demo;
+mod simulate;
+mod stop;
+
 use std::fmt;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+
+mod check;
 
 /// A maintenance engineer on an industrial gateway.
 #[derive(Debug, Parser)]
@@ -14,7 +20,11 @@ pub struct Cli {
 }
 
 #[derive(Debug, Subcommand)]
-enum Command {}
+enum Command {
+    Check(check::Args),
+    Demo(demo::Arguments),
+    Simulate(simulate::Arguments),
+}
 
 /// Why a command ended, with the exit code it ends with.
 #[derive(Debug)]
@@ -88,5 +98,9 @@ pub fn run() -> ExitCode {
 }
 
 fn dispatch(command: Command) -> Result<(), Failure> {
-    match command {}
+    match command {
+        Command::Check(args) => check::run(&args),
+        Command::Demo(arguments) => demo::run(&arguments),
+        Command::Simulate(arguments) => simulate::run(arguments),
+    }
 }

@@ -1,0 +1,116 @@
+//! The tables of both files, as migrations keyed on `user_version`: migration `n` leads from schema
+//! `n` to `n + 1`, in one transaction. A published migration is never changed; schema 1 is what
+//! every later version must be able to start from.
+
+/// One kind of database file.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Schema {
+    /// File name in the data directory.
+    pub(super) file: &'static str,
+    /// Marks the file as ours in its header.
+    pub(super) application_id: i32,
+    /// Migrations in order.
+    pub(super) migrations: &'static [&'static str],
+}
+
+impl Schema {
+    /// The newest schema this version knows.
+    pub(super) const fn version(&self) -> i64 {
+        self.migrations.len() as i64
+    }
+}
+
+/// `state.db`.
+pub(super) const STATE: Schema =
+    Schema { file: "state.db", application_id: 0x7774_5354, migrations: &[STATE_1] };
+
+/// `ring.db`.
+pub(super) const RING: Schema =
+    Schema { file: "ring.db", application_id: 0x7774_5247, migrations: &[RING_1] };
+
+/// `meta`: `schema`, `epoch`, `clean` (0 while open), `seen`.
+///
+/// `journal`: one row per event. `body` is the JSON of `domain::event::Body`. Rows grow and are not
+/// used twice, because retention never takes the newest one.
+const STATE_1: &str = "
+CREATE TABLE meta (key TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE boots (
+    id INTEGER PRIMARY KEY, boot BLOB NOT NULL UNIQUE,
+    utc INTEGER NOT NULL, mono INTEGER NOT NULL, trusted INTEGER NOT NULL
+);
+CREATE TABLE journal (
+    row INTEGER PRIMARY KEY,
+    id BLOB NOT NULL,
+    cause BLOB,
+    correlation BLOB NOT NULL,
+    kind TEXT NOT NULL,
+    asset TEXT,
+    time INTEGER NOT NULL,
+    trusted INTEGER NOT NULL,
+    class TEXT,
+    sequence INTEGER,
+    boot INTEGER NOT NULL,
+    body TEXT NOT NULL
+);
+CREATE UNIQUE INDEX journal_id ON journal (id);
+CREATE UNIQUE INDEX journal_sequence ON journal (class, sequence) WHERE class IS NOT NULL;
+CREATE INDEX journal_chain ON journal (correlation, time);
+CREATE INDEX journal_asset ON journal (asset, time);
+CREATE TABLE sequences (
+    class TEXT PRIMARY KEY, last INTEGER NOT NULL, reserved INTEGER NOT NULL
+) WITHOUT ROWID;
+CREATE TABLE records (
+    kind TEXT NOT NULL,
+    id TEXT NOT NULL,
+    asset TEXT,
+    state TEXT NOT NULL,
+    open INTEGER NOT NULL,
+    time INTEGER NOT NULL,
+    body TEXT NOT NULL,
+    UNIQUE (kind, id)
+);
+CREATE INDEX records_open ON records (kind) WHERE open;
+CREATE INDEX records_time ON records (kind, time, id);
+CREATE TABLE lanes (lane TEXT PRIMARY KEY, below INTEGER NOT NULL, ahead TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE snapshots (stage TEXT PRIMARY KEY, data BLOB NOT NULL);
+CREATE TABLE tags (
+    key INTEGER PRIMARY KEY AUTOINCREMENT, asset TEXT NOT NULL, tag TEXT NOT NULL,
+    UNIQUE (asset, tag)
+);
+";
+
+/// `tail`: one row per group commit; `shared`: what stayed in the tail too long, all tags in one
+/// blob; `segment`: one tag's own. `a0`, `a1` are the first and last arrival, `t0`, `t1` the
+/// earliest and latest time. `block` is `a1 >> 20`: an index that begins with it grows at its end
+/// only, so a commit that folds many tags dirties few of its pages.
+///
+/// `tagged`: up to which arrival a tag's readings are in own segments, the latest time of a
+/// reading, and the hour whose roll-ups are not written yet. `minutes` and `hours`: packs of 60
+/// minutes and 24 hours of a tag, key `hour << 32 | tag` and `day << 32 | tag`.
+const RING_1: &str = "
+CREATE TABLE meta (key TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE boots (
+    id INTEGER PRIMARY KEY, boot BLOB NOT NULL UNIQUE,
+    utc INTEGER NOT NULL, mono INTEGER NOT NULL, trusted INTEGER NOT NULL
+);
+CREATE TABLE names (tag INTEGER PRIMARY KEY, asset TEXT NOT NULL, name TEXT NOT NULL);
+CREATE TABLE tail (
+    id INTEGER PRIMARY KEY, boot INTEGER NOT NULL,
+    a0 INTEGER NOT NULL, a1 INTEGER NOT NULL, data BLOB NOT NULL
+);
+CREATE TABLE shared (
+    id INTEGER PRIMARY KEY, boot INTEGER NOT NULL,
+    a0 INTEGER NOT NULL, a1 INTEGER NOT NULL, data BLOB NOT NULL
+);
+CREATE TABLE segment (
+    id INTEGER PRIMARY KEY, boot INTEGER NOT NULL, block INTEGER NOT NULL, tag INTEGER NOT NULL,
+    a0 INTEGER NOT NULL, a1 INTEGER NOT NULL, t0 INTEGER NOT NULL, t1 INTEGER NOT NULL,
+    n INTEGER NOT NULL, data BLOB NOT NULL
+);
+CREATE INDEX segment_place ON segment (block, tag, t1, t0, a0);
+CREATE TABLE tagged (
+    tag INTEGER PRIMARY KEY, folded INTEGER NOT NULL, newest INTEGER NOT NULL, hour INTEGER
+);
+CREATE TABLE minutes (key INTEGER PRIMARY KEY, data BLOB NOT NULL);
+CREATE TABLE hours (key INTEGER PRIMARY KEY, data BLOB NOT NULL);
+";
