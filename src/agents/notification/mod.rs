@@ -23,7 +23,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Chain, Delivery, Effect, Outbox, Saved, Setting, Stage, StageError, StageName};
 use crate::config::Channel;
-use crate::domain::alarm::{Alarm, AlarmState};
+use crate::domain::alarm::{Alarm, AlarmCause, AlarmState};
 use crate::domain::event::{Body, Event, Message};
 use crate::domain::ids::{EventId, TechnicianId};
 use crate::domain::prognosis::Prediction;
@@ -42,6 +42,10 @@ pub const DIGEST_AFTER: Duration = Duration::from_secs(600);
 
 /// Identity of the one record that is no message.
 const LEDGER: &str = "ledger";
+
+/// Condition of the alarm about dead letters. The dead letter itself is told, with the way to try it
+/// again; the alarm, which comes with the first of each stage, would say the same once more.
+const SET_ASIDE: &str = "event-set-aside";
 
 /// A message under way, as its record keeps it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -160,6 +164,9 @@ impl Notification {
     }
 
     fn alarm(&mut self, now: Now, alarm: &Alarm, template: &'static str, out: &mut Outbox<'_>) {
+        if matches!(&alarm.cause, AlarmCause::System { condition } if condition == SET_ASIDE) {
+            return;
+        }
         let told = self.alarms.get(&alarm.id).copied();
         let worse = told.is_none_or(|told| alarm.severity > told);
         // Whoever shelved it asked not to hear of it; but not that it became critical.

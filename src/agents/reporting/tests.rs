@@ -310,10 +310,11 @@ fn a_clock_that_is_set_moves_the_beginning_of_the_day() {
         };
         let mut out = Outbox::new(set, &mut ids, None);
         stage.on_deadline(set, &mut out).unwrap();
-        figures.extend(out.events.into_iter().filter_map(|event| match event.body {
-            Body::ReportMade { figures, .. } => Some(figures),
-            _ => None,
-        }));
+        for event in out.events {
+            if let Body::ReportMade { figures: made, .. } = event.body {
+                figures.push(made);
+            }
+        }
     }
     let [summary] = &figures[..] else { panic!("{figures:?}") };
     assert_eq!(summary["from"], "2026-05-01T09:00:00.000Z");

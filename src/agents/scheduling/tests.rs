@@ -36,16 +36,17 @@ fn authorise(bench: &mut Bench, request: OrderRequest) -> WorkOrder {
 }
 
 fn order_of(event: &Event) -> WorkOrder {
-    match &event.body {
-        Body::WorkOrderPlanned(order)
-        | Body::WorkOrderStarted(order)
-        | Body::WorkOrderRescheduled(order)
-        | Body::WorkOrderCancelled(order)
-        | Body::WorkOrderUnschedulable(order)
-        | Body::WorkOrderCompleted(order, _)
-        | Body::WorkOrderFailed(order, _) => order.clone(),
-        other => panic!("no order: {other:?}"),
-    }
+    let (Body::WorkOrderPlanned(order)
+    | Body::WorkOrderStarted(order)
+    | Body::WorkOrderRescheduled(order)
+    | Body::WorkOrderCancelled(order)
+    | Body::WorkOrderUnschedulable(order)
+    | Body::WorkOrderCompleted(order, _)
+    | Body::WorkOrderFailed(order, _)) = &event.body
+    else {
+        panic!("no order: {event}")
+    };
+    order.clone()
 }
 
 fn hours(count: u64) -> Duration {
@@ -339,7 +340,8 @@ impl Oracle<'_> {
 
     /// The earliest possible end.
     fn earliest_end(&self, request: &OrderRequest, now: Timestamp) -> Option<Timestamp> {
-        let halves = (request.duration_seconds / HALF.as_secs_f64()).round() as u32;
+        let length = Duration::from_secs_f64(request.duration_seconds);
+        let halves = u32::try_from(length.as_secs() / HALF.as_secs()).unwrap();
         let last = search::HORIZON.as_secs() / HALF.as_secs();
         let able = self.config.technicians.iter().filter(|technician| {
             request.technician.as_ref().is_none_or(|wanted| *wanted == technician.id)
