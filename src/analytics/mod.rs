@@ -1,7 +1,3 @@
-//! The numbers: slices in, numbers out. No I/O, no clock, no configuration; every method is named
-//! with its source.
-
-pub mod assignment;
 //! Numbers: slices in, numbers out. Nothing here knows a tag, a stage or a clock.
 //!
 //! Every method names its source; units and shapes stand at each function. Inputs are finite:
@@ -13,3 +9,4 @@ pub mod outlier;
 pub mod profile;
 pub mod sanity;
 pub mod stats;
+pub mod assignment;
