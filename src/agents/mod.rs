@@ -27,6 +27,8 @@ mod story;
 #[allow(dead_code, reason = "every stage's tests use their own part of the bench")]
 pub(crate) mod testing;
 pub mod validation;
+pub mod acquisition;
+pub mod detection;
 
 use std::sync::Arc;
 use std::time::Duration;

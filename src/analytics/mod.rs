@@ -1,4 +1,12 @@
-//! The numbers: slices in, numbers out. No I/O, no clock, no configuration; every method is named
-//! with its source.
+//! Numbers: slices in, numbers out. Nothing here knows a tag, a stage or a clock.
+//!
+//! Every method names its source; units and shapes stand at each function. Inputs are finite:
+//! whoever calls has sorted out what is not.
 
+pub mod calibrate;
+pub mod multivariate;
+pub mod outlier;
+pub mod profile;
+pub mod sanity;
+pub mod stats;
 pub mod assignment;

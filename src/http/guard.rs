@@ -20,8 +20,9 @@ pub(super) async fn guard(State(api): State<Api>, request: Request, next: Next) 
     let mut response = match allowed(&api, &request) {
         Ok(()) => match tokio::time::timeout(ANSWER_TIMEOUT, next.run(request)).await {
             Ok(response) => response,
-            Err(_) => Problem::unavailable(format!("no answer within {ANSWER_TIMEOUT:?}"))
-                .into_response(),
+            Err(_) => {
+                Problem::unavailable(format!("no answer within {ANSWER_TIMEOUT:?}")).into_response()
+            }
         },
         Err(problem) => problem.into_response(),
     };
@@ -77,7 +78,10 @@ fn needed(api: &Shared, http: &Http, method: &Method, path: &str) -> Option<Scop
         "/" | "/page.js" | "/page.css" | "/healthz" | "/readyz" => None,
         "/metrics" if api.address.ip().is_loopback() || http.metrics_open => None,
         _ if *method == Method::GET || *method == Method::HEAD => Some(Scope::Read),
-        _ if path.ends_with("/retry") || path.ends_with("/relearn") || path.ends_with("/reload") => {
+        _ if path.ends_with("/retry")
+            || path.ends_with("/relearn")
+            || path.ends_with("/reload") =>
+        {
             Some(Scope::Admin)
         }
         _ => Some(Scope::Operate),

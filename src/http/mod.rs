@@ -154,7 +154,7 @@ fn router(
         .route("/decisions", get(lists::decisions))
         .route("/dead-letters", get(lists::dead_letters))
         .route("/events", get(lists::events))
-        .route("/readings", get(ingest::list).post(ingest::take))
+        .route("/readings", post(ingest::take))
         .route("/stream", get(stream::stream))
         .route("/alarms/{id}/ack", post(actions::acknowledge))
         .route("/alarms/{id}/shelve", post(actions::shelve))

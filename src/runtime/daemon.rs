@@ -1,6 +1,5 @@
 //! Starts and stops the daemon: opens the stores, starts threads and tasks, and stops them in order.
 
-use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -16,7 +15,7 @@ use super::engine::Engine;
 use super::engine_thread::{self, Fatal, Outlets};
 use super::jobs::Jobs;
 use super::parts::{
-    ring_reports, start_carrier, start_http, start_loop_heart, start_sources, start_uplink,
+    read_journal, read_ring, ring_reports, start_carrier, start_http, start_loop_heart, start_sources, start_uplink,
     start_watchdog,
 };
 use super::supervisor::Supervisor;
@@ -26,16 +25,19 @@ use super::watchdog::notify;
 use super::{boot, deliveries, stages};
 use crate::agents::Setting;
 use crate::config::{self, Config};
-use crate::domain::command::{CommandResult, Refusal};
-use crate::domain::ids::SourceId;
+use crate::domain::command::Refusal;
 use crate::domain::severity::Severity;
 use crate::domain::time::Now;
-use crate::port::{Announcements, ConditionReport, EngineHandle, Input, SourceHealth, UplinkHealth};
+use crate::http::{self, ReloadRequest, SourceBoard};
+use crate::port::{Announcements, ConditionReport, EngineHandle, Input, Lane, UplinkHealth};
 use crate::store::ring::{RingDb, RingReader};
 use crate::store::ring_thread::{RingHandle, RingThread};
 use crate::store::state::StateDb;
 use crate::store::{DirLock, ErrorKind, LockError, StoreError};
-use crate::{http, uplink};
+use crate::uplink::cloudevents::{Birth, Sender};
+use crate::uplink::link::Resume;
+use crate::uplink::session::Pace;
+use crate::uplink::{Uplink, UplinkParts};
 
 /// Part of `max_disk` that `state.db` may take, its backups and reserve included.
 const STATE_SHARE: u64 = 4;
@@ -122,7 +124,8 @@ pub struct Daemon {
     /// Where HTTP listens, if it does.
     pub http: Option<SocketAddr>,
     /// How each source does.
-    pub sources: BTreeMap<SourceId, watch::Receiver<SourceHealth>>,
+    pub sources: watch::Receiver<SourceBoard>,
+    board: watch::Sender<SourceBoard>,
     setting: watch::Receiver<Setting>,
     options: DaemonOptions,
     clock: Clock,
@@ -134,7 +137,7 @@ pub struct Daemon {
     engine_ended: oneshot::Receiver<()>,
     ring_thread: JoinHandle<()>,
     ring: RingHandle,
-    reloads: mpsc::Receiver<oneshot::Sender<CommandResult>>,
+    reloads: mpsc::Receiver<ReloadRequest>,
     fatal: mpsc::Receiver<String>,
     _lock: DirLock,
 }
@@ -197,7 +200,7 @@ impl Daemon {
         let lock = DirLock::take(&dir)
             .map_err(|source| DaemonError::Lock { dir: dir.clone(), source })?;
         let now = clock.now();
-        let Opened { state, ring, setting, epoch, reports } = open(&config, now)?;
+        let Opened { state, ring, setting, epoch, starts, reports } = open(&config, now)?;
         let history = RingReader::open(&dir)
             .map_err(|source| DaemonError::Store { file: "ring.db", dir: dir.clone(), source })?;
 
@@ -208,6 +211,14 @@ impl Daemon {
             Engine::start(setting.clone(), state, &stages(), ring.last_arrival(), seed, now)
                 .map_err(DaemonError::Engine)?;
         let journal = engine.last_row();
+        let resume = Resume {
+            events: engine.lane(Lane::Events),
+            readings: engine.lane(Lane::Readings),
+            journal_head: journal,
+            ring_head: ring.last_arrival().0,
+            start_number: starts,
+            seed: fastrand::u64(..),
+        };
         let (ring, ring_thread) =
             RingThread::start(ring, config.store.commit_every, ring_reports(handle.clone()))
                 .map_err(|source| DaemonError::Thread { name: "ring", source })?;
@@ -247,22 +258,37 @@ impl Daemon {
         let mut sources_part = part();
         let source_health = start_sources(&mut sources_part, &setting_seen, &handle, &clock);
 
+        let (board, board_seen) = watch::channel(Arc::new(source_health));
+        let tell = clock.clone();
+        let tell: Arc<dyn Fn() -> Now + Send + Sync> = Arc::new(move || tell.now());
         let mut uplink_part = part();
         let (uplink_health, uplink_health_seen) = watch::channel(UplinkHealth::default());
-        let parts = uplink::Parts {
+        let uplink = Uplink::new(UplinkParts {
             setting: setting_seen.clone(),
-            data_dir: dir.clone(),
-            epoch,
+            sender: Sender {
+                site: config.gateway.site.clone(),
+                gateway: config.gateway.id.clone(),
+            },
+            birth: Birth {
+                version: env!("CARGO_PKG_VERSION").to_owned(),
+                started: now.utc,
+                config_hash: config.hash.clone(),
+                epoch,
+            },
+            resume,
+            journal: read_journal(dir.clone()),
+            ring: read_ring(dir.clone()),
             engine: handle.clone(),
             announcements: announcements.clone(),
-            ring_durable: ring.durable(),
+            ring_head: ring.durable(),
             urgent,
             health: uplink_health,
-            sources: source_health.clone(),
-            clock: clock.clone(),
-            started: now,
-        };
-        start_uplink(&mut uplink_part, parts);
+            sources: board_seen.clone(),
+            data_dir: dir.clone(),
+            clock: tell.clone(),
+            pace: Pace::default(),
+        });
+        start_uplink(&mut uplink_part, uplink);
 
         let mut http_part = part();
         let (reload, reloads) = mpsc::channel(1);
@@ -270,11 +296,12 @@ impl Daemon {
             engine: handle.clone(),
             announcements: announcements.clone(),
             setting: setting_seen.clone(),
-            sources: source_health.clone(),
+            sources: board_seen.clone(),
             uplink: uplink_health_seen,
             data_dir: dir,
-            clock: clock.clone(),
-            reload,
+            clock: tell,
+            started: now.utc,
+            reload: options.config_path.is_some().then_some(reload),
         };
         let http = start_http(&mut http_part, config.http.listen, state).await?;
         start_watchdog(&mut http_part, watched);
@@ -285,7 +312,8 @@ impl Daemon {
             engine: handle,
             announcements,
             http,
-            sources: source_health,
+            sources: board_seen,
+            board,
             setting: setting_seen,
             options,
             clock,
@@ -319,7 +347,8 @@ impl Daemon {
                 },
                 Some(reply) = self.reloads.recv() => {
                     let result = self.reload().await;
-                    reply.send(result).ok();
+                    // Whoever asked may have gone.
+                    reply.send(result.map_err(|refusal| refusal_text(&refusal))).ok();
                 }
                 Some(task) = self.fatal.recv() => break Some(Ended::Task(task)),
                 _ = &mut self.engine_ended => break None,
@@ -367,7 +396,7 @@ impl Daemon {
 
     /// Reads the configuration file again. A bad file, or one that changes what needs a restart,
     /// leaves everything as it is and says so.
-    async fn reload(&mut self) -> CommandResult {
+    async fn reload(&mut self) -> Result<String, Refusal> {
         notify(&[NotifyState::Reloading, NotifyState::monotonic_usec_now()
             .unwrap_or(NotifyState::Status("reloading"))]);
         let result = self.apply().await;
@@ -387,7 +416,7 @@ impl Daemon {
         result
     }
 
-    async fn apply(&mut self) -> CommandResult {
+    async fn apply(&mut self) -> Result<String, Refusal> {
         let Some(path) = &self.options.config_path else {
             return Err(Refusal::Invalid("there is no configuration file to read".to_owned()));
         };
@@ -405,17 +434,28 @@ impl Daemon {
             .send(Input::Configure { config: new.clone(), reply })
             .await
             .map_err(|_| stopping())?;
-        let answer = answer.await.map_err(|_| stopping())??;
+        answer.await.map_err(|_| stopping())??;
         if old.modbus != new.modbus || old.mqtt != new.mqtt || old.assets != new.assets {
             let (fatal, _) = mpsc::channel(1);
             let fresh = Part::new(&self.engine, &self.clock, &fatal);
             let before = std::mem::replace(&mut self.sources_part, fresh);
             before.end("sources", STOP_SOURCES_MAX).await;
-            self.sources =
+            let health =
                 start_sources(&mut self.sources_part, &self.setting, &self.engine, &self.clock);
+            self.board.send_replace(Arc::new(health));
         }
+        let hash = new.hash.clone();
         self.options.config = new;
-        Ok(answer)
+        Ok(hash)
+    }
+}
+
+fn refusal_text(refusal: &Refusal) -> String {
+    match refusal {
+        Refusal::NotFound(text) | Refusal::Invalid(text) | Refusal::Unavailable(text) => {
+            text.clone()
+        }
+        Refusal::Conflict { detail, .. } => detail.clone(),
     }
 }
 
@@ -441,6 +481,7 @@ struct Opened {
     ring: RingDb,
     setting: Setting,
     epoch: u64,
+    starts: u64,
     reports: Vec<ConditionReport>,
 }
 
@@ -472,5 +513,5 @@ fn open(config: &Arc<Config>, now: Now) -> Result<Opened, DaemonError> {
             });
         }
     }
-    Ok(Opened { state, ring, setting, epoch: state_found.epoch, reports })
+    Ok(Opened { state, ring, setting, epoch: state_found.epoch, starts: state_found.starts, reports })
 }

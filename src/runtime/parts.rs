@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
 
 use tokio::sync::{mpsc, watch};
 
@@ -12,11 +14,16 @@ use super::watchdog::{Heart, ROUND_IDLE, Watch};
 use super::deliveries;
 use crate::agents::{Effect, Setting};
 use crate::clock::Clock;
-use crate::domain::ids::SourceId;
+use crate::domain::ids::{Arrival, SourceId};
 use crate::domain::severity::Severity;
 use crate::port::{ConditionReport, EngineHandle, GapReport, Input, SourceHealth};
+use crate::store::StoreError;
+use crate::store::ring::RingReader;
 use crate::store::ring_thread::RingReport;
-use crate::{http, sources, uplink};
+use crate::store::state::StateReader;
+use crate::uplink::reading_lane::{Page, PageRequest};
+use crate::uplink::{ReadJournal, ReadRing, Uplink};
+use crate::{http, sources};
 
 /// Starts a task per connection; returns how each source does.
 pub(super) fn start_sources(
@@ -47,7 +54,7 @@ pub(super) fn start_carrier(
     engine: &EngineHandle,
     jobs: Jobs,
 ) {
-    let effects = std::sync::Arc::new(tokio::sync::Mutex::new(effects));
+    let effects = Arc::new(tokio::sync::Mutex::new(effects));
     let (setting, engine, stop) = (setting.clone(), engine.clone(), part.stop.clone());
     part.tasks.start("deliveries", Weight::Essential, move || {
         let (effects, setting, engine) = (effects.clone(), setting.clone(), engine.clone());
@@ -82,13 +89,56 @@ pub(super) fn start_loop_heart(part: &mut Part, heart: Heart) {
 }
 
 /// Starts the uplink, if the configuration has one.
-pub(super) fn start_uplink(part: &mut Part, parts: uplink::Parts) {
-    let uplink = std::sync::Arc::new(tokio::sync::Mutex::new(uplink::Uplink::new(parts)));
+pub(super) fn start_uplink(part: &mut Part, uplink: Uplink) {
+    // Its lanes live in it: a run that panicked leaves nothing to go on from, so the daemon ends
+    // and takes up from the saved positions.
+    let mut uplink = Some(uplink);
     let stop = part.stop.clone();
-    part.tasks.start("uplink", Weight::Expendable, move || {
-        let (uplink, stop) = (uplink.clone(), stop.clone());
-        Box::pin(async move { uplink.lock().await.run(stop).await.map_err(|error| chain(&error)) })
+    part.tasks.start("uplink", Weight::Essential, move || {
+        let (uplink, stop) = (uplink.take(), stop.clone());
+        Box::pin(async move {
+            let Some(uplink) = uplink else {
+                return Err("the uplink cannot be started twice in one process".to_owned());
+            };
+            uplink.run(stop).await;
+            Ok(())
+        })
     });
+}
+
+/// The uplink's way to the journal: each page on a connection of its own, opened when first needed.
+pub(super) fn read_journal(dir: PathBuf) -> ReadJournal {
+    let reader = Mutex::new(None);
+    Arc::new(move |row, limit| {
+        let mut reader = reader.lock().map_err(|_| "a reader panicked".to_owned())?;
+        let opened: &mut StateReader = match &mut *reader {
+            Some(opened) => opened,
+            None => reader.insert(StateReader::open(&dir).map_err(|error| chain(&error))?),
+        };
+        opened.journal_after(row, limit).map_err(|error| chain(&error))
+    })
+}
+
+/// The uplink's way to the ring.
+pub(super) fn read_ring(dir: PathBuf) -> ReadRing {
+    let reader = Mutex::new(None);
+    Arc::new(move |request: PageRequest, limit| {
+        let mut reader = reader.lock().map_err(|_| "a reader panicked".to_owned())?;
+        let opened: &mut RingReader = match &mut *reader {
+            Some(opened) => opened,
+            None => reader.insert(RingReader::open(&dir).map_err(|error| chain(&error))?),
+        };
+        let read = |opened: &RingReader| -> Result<Page, StoreError> {
+            let mut readings = opened.after(Arrival(request.after), limit)?;
+            let full = readings.len() >= limit;
+            let through = readings.partition_point(|one| one.arrival.0 <= request.through);
+            let complete = !full || through < readings.len();
+            readings.truncate(through);
+            let first = opened.first_arrival()?.map(|arrival| arrival.0);
+            Ok(Page { request, readings, complete, first })
+        };
+        read(opened).map_err(|error| chain(&error))
+    })
 }
 
 /// Starts the HTTP server, if the configuration has an address; returns the one it got.
@@ -99,14 +149,20 @@ pub(super) async fn start_http(
 ) -> Result<Option<SocketAddr>, DaemonError> {
     let Some(address) = listen else { return Ok(None) };
     let failed = |source| DaemonError::Listen { address, source };
-    let listener = tokio::net::TcpListener::bind(address).await.map_err(failed)?;
+    let listener = std::net::TcpListener::bind(address).map_err(failed)?;
+    listener.set_nonblocking(true).map_err(failed)?;
     let local = listener.local_addr().map_err(failed)?;
-    let listener = std::sync::Arc::new(listener);
+    let state = Arc::new(state);
     let stop = part.stop.clone();
     part.tasks.start("http", Weight::Expendable, move || {
-        let (listener, state, stop) = (listener.clone(), state.clone(), stop.clone());
+        let (listener, state, stop) = (listener.try_clone(), state.clone(), stop.clone());
         Box::pin(async move {
-            http::serve(listener, state, stop).await.map_err(|error| error.to_string())
+            let listener = listener.and_then(tokio::net::TcpListener::from_std);
+            let served = match listener {
+                Ok(listener) => http::serve(listener, (*state).clone(), stop).await,
+                Err(error) => Err(error),
+            };
+            served.map_err(|error| error.to_string())
         })
     });
     Ok(Some(local))

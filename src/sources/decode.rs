@@ -274,7 +274,9 @@ mod tests {
             let order = ORDERS[order];
             registers(kind, order, &words).ok();
             let at = Point { unit: 1, table: Table::Holding, address, kind, order };
-            drop((point(&at, start, &words), coil(&at, start, &[true, false])));
+            for raw in [point(&at, start, &words), coil(&at, start, &[true, false])] {
+                prop_assert!(!matches!(raw, RawValue::Scaled(..)));
+            }
         }
 
         #[test]

@@ -14,8 +14,8 @@ use tokio::time::timeout;
 use tokio_modbus::client::{Client, Context, tcp};
 use tokio_modbus::prelude::{Request, Response, Slave, SlaveContext};
 
+use crate::backoff::Backoff;
 use crate::config::Table;
-use crate::runtime::backoff::Backoff;
 
 /// How long name resolution and connecting may take.
 pub const CONNECT_MAX: Duration = Duration::from_secs(3);

@@ -2,7 +2,7 @@
 //! broker share the task.
 //!
 //! Pure: [`poll_plan`], [`poll_class`], [`decode`], [`breaker`], [`schedule`], [`payload`],
-//! [`topics`]. I/O: [`line`], [`modbus`], [`mqtt`].
+//! [`topics`]. I/O: [`line`], [`modbus`], [`mqtt`], [`probe`].
 
 pub mod breaker;
 pub mod decode;
@@ -13,6 +13,7 @@ pub mod mqtt;
 pub mod payload;
 pub mod poll_class;
 pub mod poll_plan;
+pub mod probe;
 pub mod schedule;
 pub mod topics;
 
@@ -26,10 +27,10 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::agents::Setting;
+use crate::clock::Clock;
 use crate::config::{Broker, ModbusSource, MqttSource};
 use crate::domain::ids::SourceId;
 use crate::port::{EngineHandle, EngineStopped, SourceHealth};
-use crate::runtime::clock::Clock;
 
 /// Why a source's task ended.
 #[derive(Debug, thiserror::Error)]

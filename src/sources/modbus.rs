@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
+use crate::clock::Clock;
 use crate::config::{ModbusSource, Table};
 use crate::domain::ids::SourceId;
 use crate::domain::reading::{RawBatch, RawReading, RawValue, Reason};
@@ -18,7 +19,6 @@ use crate::domain::severity::Severity;
 use crate::domain::tag::Plant;
 use crate::domain::time::Now;
 use crate::port::{EngineHandle, EngineStopped, Input, SourceHealth};
-use crate::runtime::clock::Clock;
 use crate::sources::breaker::{Breaker, Permit, Then, handling};
 use crate::sources::health::{DEGRADED, DOWN, HealthCell, UP};
 use crate::sources::line::{Answer, Line, LineError};

@@ -22,14 +22,14 @@ use rumqttc::{
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
-use crate::config::{Broker, MqttSource, Payload};
+use crate::backoff::Backoff;
+use crate::clock::Clock;
+use crate::config::{Broker, MqttSource, MqttTag, Payload};
 use crate::domain::ids::TagKey;
 use crate::domain::reading::{Ack, RawBatch, RawReading};
 use crate::domain::severity::Severity;
 use crate::domain::tag::Plant;
 use crate::port::{EngineHandle, EngineStopped, Input};
-use crate::runtime::backoff::Backoff;
-use crate::runtime::clock::Clock;
 use crate::sources::health::{DEGRADED, DOWN, HealthCell, UP};
 use crate::sources::payload::{self, PayloadError, Pointer};
 use crate::sources::topics::{Filter, subscriptions};
@@ -77,13 +77,28 @@ struct Subscribed {
 
 /// The tags of the sources at one broker, found by topic.
 #[derive(Debug, Default)]
-struct Routes {
+pub(super) struct Routes {
     tags: Vec<Subscribed>,
     exact: BTreeMap<String, Vec<usize>>,
     wild: Vec<usize>,
 }
 
 impl Routes {
+    /// Adds a tag, unless its topic or pointer is one no broker or document could have; the
+    /// configuration refuses those.
+    pub(super) fn route(&mut self, source: usize, key: TagKey, tag: &MqttTag) {
+        let filter = Filter::new(&tag.topic, &tag.tag.path);
+        if let (Some(filter), Some(format)) = (filter, format_of(&tag.payload)) {
+            self.add(Subscribed { source, key, filter, format });
+        }
+    }
+
+    /// The filters to subscribe to.
+    pub(super) fn subscriptions(&self) -> Vec<Filter> {
+        let filters: Vec<Filter> = self.tags.iter().map(|tag| tag.filter.clone()).collect();
+        subscriptions(&filters)
+    }
+
     fn add(&mut self, tag: Subscribed) {
         let place = self.tags.len();
         if tag.filter.is_exact() {
@@ -104,9 +119,9 @@ impl Routes {
 
 /// What came of a message.
 #[derive(Debug, Default)]
-struct Heard {
+pub(super) struct Heard {
     source: usize,
-    readings: Vec<RawReading>,
+    pub(super) readings: Vec<RawReading>,
     error: Option<PayloadError>,
     bad_time: bool,
     /// No tag has this topic.
@@ -151,8 +166,7 @@ pub struct Tap {
 impl Tap {
     /// A tap for these sources, which share a broker.
     ///
-    /// Tags the plant does not know, or whose topic or pointer no broker or document could have,
-    /// are left out; the configuration refuses them.
+    /// Tags the plant does not know are left out.
     ///
     /// # Errors
     /// [`SourceError::Tls`], [`SourceError::Unsupported`].
@@ -172,20 +186,16 @@ impl Tap {
             let place = health.len();
             health.push(HealthCell::new(source.name.clone(), Arc::clone(sender)));
             for tag in &source.tags {
-                let key = plant.key(&tag.tag.path);
-                let filter = Filter::new(&tag.topic, &tag.tag.path);
-                let format = format_of(&tag.payload);
-                if let (Some(key), Some(filter), Some(format)) = (key, filter, format) {
-                    routes.add(Subscribed { source: place, key, filter, format });
+                if let Some(key) = plant.key(&tag.tag.path) {
+                    routes.route(place, key, tag);
                 }
             }
         }
-        let filters: Vec<Filter> = routes.tags.iter().map(|tag| tag.filter.clone()).collect();
         Ok(Self {
             address: format!("{}:{}", broker.host, broker.port),
             options: options(broker, &broker.client_id, false)?,
+            filters: routes.subscriptions(),
             routes,
-            filters: subscriptions(&filters),
             health,
             engine,
             clock,
@@ -499,7 +509,14 @@ fn is_poison(error: &ConnectionError) -> bool {
         ConnectionError::MqttState(StateError::Deserialization(error)) => {
             !matches!(error, PacketError::Io(_))
         }
-        _ => false,
+        ConnectionError::MqttState(_)
+        | ConnectionError::NetworkTimeout
+        | ConnectionError::FlushTimeout
+        | ConnectionError::Tls(_)
+        | ConnectionError::Io(_)
+        | ConnectionError::ConnectionRefused(_)
+        | ConnectionError::NotConnAck(_)
+        | ConnectionError::RequestsDone => false,
     }
 }
 
@@ -516,7 +533,7 @@ fn format_of(payload: &Payload) -> Option<Format> {
     }
 }
 
-fn listen(
+pub(super) fn listen(
     routes: &Routes,
     topic: &str,
     payload: &[u8],
@@ -563,7 +580,11 @@ fn listen(
     heard
 }
 
-fn options(broker: &Broker, client_id: &str, clean: bool) -> Result<MqttOptions, SourceError> {
+pub(super) fn options(
+    broker: &Broker,
+    client_id: &str,
+    clean: bool,
+) -> Result<MqttOptions, SourceError> {
     let address = || format!("{}:{}", broker.host, broker.port);
     if broker.websocket {
         return Err(SourceError::Unsupported { broker: address(), what: "MQTT over websocket" });

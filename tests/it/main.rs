@@ -1,5 +1,12 @@
 //! The integration tests: one binary, a file per boundary.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::wildcard_enum_match_arm,
+    reason = "all of this is test code; clippy knows only the functions marked so"
+)]
+
 mod support;
 
 mod modbus;

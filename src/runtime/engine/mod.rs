@@ -369,6 +369,15 @@ impl Engine {
         self.seen
     }
 
+    /// How far upstream has acknowledged a lane.
+    ///
+    /// # Panics
+    /// Never: both lanes are read at the start.
+    #[must_use]
+    pub fn lane(&self, lane: crate::port::Lane) -> LanePosition {
+        self.lanes[&lane].clone()
+    }
+
     /// The last row of the journal.
     #[must_use]
     pub const fn last_row(&self) -> u64 {
