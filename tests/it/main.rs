@@ -12,3 +12,4 @@ mod support;
 mod modbus;
 mod simulate;
 mod mqtt_source;
+mod tidy;
