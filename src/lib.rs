@@ -8,6 +8,7 @@
 compile_error!("the supervisor and the engine catch panics: build with panic = \"unwind\"");
 
 pub mod agents;
+pub mod analytics;
 pub mod cli;
 pub mod config;
 pub mod domain;

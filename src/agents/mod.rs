@@ -15,6 +15,7 @@
 pub mod approval;
 pub mod failure_modes;
 pub mod orchestration;
+pub mod prediction;
 pub mod promise;
 #[cfg(test)]
 #[allow(dead_code, reason = "every stage's tests use their own part of the bench")]
