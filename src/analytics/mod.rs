@@ -10,3 +10,8 @@ pub mod profile;
 pub mod sanity;
 pub mod stats;
 pub mod assignment;
+//! The numbers: slices in, numbers out. Every method names its source; no I/O, no clock, and
+//! randomness only from seeds.
+
+pub mod degradation;
+pub mod survival;
