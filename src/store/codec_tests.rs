@@ -39,8 +39,8 @@ fn any_readings(tags: u32) -> impl Strategy<Value = Vec<Reading>> {
 fn same(left: &[Reading], right: &[Reading]) -> bool {
     left.len() == right.len()
         && left.iter().zip(right).all(|(l, r)| {
-            let value = (l.value.is_nan() && r.value.is_nan())
-                || l.value.to_bits() == r.value.to_bits();
+            let value =
+                (l.value.is_nan() && r.value.is_nan()) || l.value.to_bits() == r.value.to_bits();
             value && Reading { value: 0.0, ..*l } == Reading { value: 0.0, ..*r }
         })
 }

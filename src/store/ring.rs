@@ -114,11 +114,7 @@ impl RingDb {
     ///
     /// # Errors
     /// As [`super::StateDb::open`].
-    pub fn open(
-        dir: &Path,
-        max_bytes: u64,
-        boot: &BootInfo,
-    ) -> Result<(Self, Opened), StoreError> {
+    pub fn open(dir: &Path, max_bytes: u64, boot: &BootInfo) -> Result<(Self, Opened), StoreError> {
         let plan = Plan { schema: &RING, dir, max_bytes, always_check: false, cache_kib: 4000 };
         let (writer, opened) = plan.open(boot)?;
         match Self::with(writer, max_bytes, boot.trusted) {
@@ -626,9 +622,9 @@ impl Sealed {
         Self {
             tag,
             arrivals: (arrivals[0], arrivals[arrivals.len() - 1]),
-            times: times.iter().fold((i64::MAX, i64::MIN), |(low, high), time| {
-                (low.min(*time), high.max(*time))
-            }),
+            times: times
+                .iter()
+                .fold((i64::MAX, i64::MIN), |(low, high), time| (low.min(*time), high.max(*time))),
             count: range.len(),
             data: codec::seal_segment(columns, range),
         }

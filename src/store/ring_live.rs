@@ -92,10 +92,7 @@ impl Live {
 
     /// All tags in order.
     pub(super) fn iter(&self) -> impl Iterator<Item = (TagKey, &LiveTag)> {
-        self.tags
-            .iter()
-            .zip(0..)
-            .filter_map(|(tag, key)| Some((TagKey(key), tag.as_deref()?)))
+        self.tags.iter().zip(0..).filter_map(|(tag, key)| Some((TagKey(key), tag.as_deref()?)))
     }
 
     /// All tags in order, to be changed.

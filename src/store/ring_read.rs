@@ -231,7 +231,8 @@ fn first_segment(conn: &Connection, arrival: u64) -> rusqlite::Result<i64> {
         .query_row([], |row| Ok((row.get(0)?, row.get(1)?)))?;
     let (Some(mut low), Some(mut high)) = bounds else { return Ok(0) };
     // Rows are deleted from the front only, but a hole would do no harm: the next row answers.
-    let mut upto = conn.prepare_cached("SELECT id, upto FROM segment WHERE id >= ?1 ORDER BY id LIMIT 1")?;
+    let mut upto =
+        conn.prepare_cached("SELECT id, upto FROM segment WHERE id >= ?1 ORDER BY id LIMIT 1")?;
     while low < high {
         let middle = low + (high - low) / 2;
         let (id, found): (i64, i64) =
@@ -427,7 +428,8 @@ pub(super) fn rollups(
         match resolution {
             Resolution::Minute => {
                 let stored = pack(&step, MINUTES, span, tag)?;
-                let pack = if open == Some(span) { &open_pack } else { &stored.unwrap_or_default() };
+                let pack =
+                    if open == Some(span) { &open_pack } else { &stored.unwrap_or_default() };
                 for bucket in &pack.0 {
                     let offset = i64::from(bucket.index) * Resolution::Minute.micros();
                     put(hour_start(span) + offset, bucket);
@@ -471,7 +473,8 @@ fn spans(
         Resolution::Hour | Resolution::Day => ("SELECT min(key), max(key) FROM hours", true),
     };
     let span = |time: i64| {
-        let hour = hour_of(time).map_or(if time < 0 { i32::MIN } else { i32::MAX }, |(hour, _)| hour);
+        let hour =
+            hour_of(time).map_or(if time < 0 { i32::MIN } else { i32::MAX }, |(hour, _)| hour);
         if day { day_of(hour).0 } else { hour }
     };
     let (least, most): (Option<i64>, Option<i64>) =
@@ -487,12 +490,7 @@ fn spans(
 }
 
 /// Makes the roll-ups of a tag's open hour from its raw readings.
-fn recount(
-    conn: &Connection,
-    tag: TagKey,
-    hour: i32,
-    since: u64,
-) -> rusqlite::Result<Pack> {
+fn recount(conn: &Connection, tag: TagKey, hour: i32, since: u64) -> rusqlite::Result<Pack> {
     let start = Timestamp::from_micros(hour_start(hour));
     let end = Timestamp::from_micros(hour_start(hour).saturating_add(Resolution::Hour.micros()));
     let mut minutes = Pack::default();

@@ -65,7 +65,16 @@ pub(super) struct Bucket {
 impl Bucket {
     /// A bucket of one reading.
     pub(super) const fn new(index: u8, time: i64, value: f64) -> Self {
-        Self { index, count: 1, min: value, max: value, mean: value, m2: 0.0, last: value, last_at: time }
+        Self {
+            index,
+            count: 1,
+            min: value,
+            max: value,
+            mean: value,
+            m2: 0.0,
+            last: value,
+            last_at: time,
+        }
     }
 
     /// One reading more (B. P. Welford, Technometrics 4(3), 1962).
