@@ -7,6 +7,7 @@ use clap::{Parser, Subcommand};
 
 mod check;
 mod ctl;
+mod records;
 
 /// A maintenance engineer on an industrial gateway.
 #[derive(Debug, Parser)]
@@ -19,7 +20,7 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     Check(check::Args),
-    Ctl(ctl::Args),
+    Ctl(Box<ctl::Args>),
 }
 
 /// Why a command ended, with the exit code it ends with.
@@ -96,6 +97,6 @@ pub fn run() -> ExitCode {
 fn dispatch(command: Command) -> Result<(), Failure> {
     match command {
         Command::Check(args) => check::run(&args),
-        Command::Ctl(args) => ctl::run(args),
+        Command::Ctl(args) => ctl::run(*args),
     }
 }
