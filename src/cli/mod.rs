@@ -13,6 +13,7 @@ use clap::{Parser, Subcommand};
 
 mod check;
 mod ctl;
+mod records;
 
 /// A maintenance engineer on an industrial gateway.
 #[derive(Debug, Parser)]
@@ -31,6 +32,7 @@ enum Command {
     Ctl(ctl::Args),
     /// Finds anomalies in a recording: one asset, one column a tag
     Detect(detect::Args),
+    Ctl(Box<ctl::Args>),
 }
 
 /// Why a command ended, with the exit code it ends with.
@@ -112,5 +114,6 @@ fn dispatch(command: Command) -> Result<(), Failure> {
         Command::Simulate(arguments) => simulate::run(arguments),
         Command::Ctl(args) => ctl::run(args),
         Command::Detect(args) => detect::run(&args),
+        Command::Ctl(args) => ctl::run(*args),
     }
 }

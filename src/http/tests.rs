@@ -65,8 +65,8 @@ fn now() -> Now {
     Now { mono: Duration::from_secs(60), utc: Timestamp::from_micros(NOON), trusted: true }
 }
 
-struct Daemon {
-    address: SocketAddr,
+pub(crate) struct Daemon {
+    pub(crate) address: SocketAddr,
     inputs: mpsc::Receiver<Input>,
     journal: watch::Sender<u64>,
     events: broadcast::Sender<Arc<Committed>>,
@@ -93,7 +93,7 @@ fn status() -> EngineStatus {
     EngineStatus { stages: vec![stage], durable: true, ..EngineStatus::default() }
 }
 
-async fn daemon() -> Daemon {
+pub(crate) async fn daemon() -> Daemon {
     daemon_with(config::parse(CONFIG, "plant.toml".as_ref(), &BTreeMap::new()).unwrap()).await
 }
 
@@ -216,7 +216,7 @@ async fn post(address: SocketAddr, path: &str, body: Value) -> Reply {
 }
 
 impl Daemon {
-    fn alarm(&mut self) -> Alarm {
+    pub(crate) fn alarm(&mut self) -> Alarm {
         let id = self.ids.next(now());
         Alarm {
             id,
@@ -236,7 +236,7 @@ impl Daemon {
         }
     }
 
-    fn save(&mut self, record: Record) {
+    pub(crate) fn save(&mut self, record: Record) {
         let commit = Commit { records: vec![record], ..Commit::default() };
         self.state.commit(&commit).unwrap();
     }
@@ -257,14 +257,12 @@ impl Daemon {
     }
 
     /// Takes the next command and answers it.
-    async fn answer(&mut self, result: Result<Value, Refusal>) -> (String, Verb) {
-        match self.inputs.recv().await.unwrap() {
-            Input::Command { command, reply } => {
-                reply.send(result).unwrap();
-                (command.by, command.verb)
-            }
-            other => panic!("a command was expected, not {other:?}"),
-        }
+    pub(crate) async fn answer(&mut self, result: Result<Value, Refusal>) -> (String, Verb) {
+        let Input::Command { command, reply } = self.inputs.recv().await.unwrap() else {
+            panic!("a command was expected")
+        };
+        reply.send(result).unwrap();
+        (command.by, command.verb)
     }
 }
 
