@@ -9,8 +9,10 @@ compile_error!("the supervisor and the engine catch panics: build with panic = \
 
 pub mod agents;
 pub mod cli;
+pub mod clock;
 pub mod config;
 pub mod domain;
 pub mod port;
-pub mod uplink;
 pub mod store;
+pub mod tls;
+pub mod uplink;

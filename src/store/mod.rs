@@ -23,6 +23,7 @@ mod codec;
 mod connection;
 pub mod lock;
 mod quarantine;
+pub mod ring;
 mod salvage;
 mod schema;
 pub mod state;
