@@ -1,9 +1,18 @@
 //! The command line: one file a subcommand. Results go to stdout, everything else to stderr.
 
+mod demo;
+mod probe;
+mod simulate;
+mod stop;
+mod detect;
+
 use std::fmt;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+
+mod check;
+mod ctl;
 
 /// A maintenance engineer on an industrial gateway.
 #[derive(Debug, Parser)]
@@ -14,7 +23,15 @@ pub struct Cli {
 }
 
 #[derive(Debug, Subcommand)]
-enum Command {}
+enum Command {
+    Check(check::Args),
+    Demo(demo::Arguments),
+    Probe(probe::Args),
+    Simulate(simulate::Arguments),
+    Ctl(ctl::Args),
+    /// Finds anomalies in a recording: one asset, one column a tag
+    Detect(detect::Args),
+}
 
 /// Why a command ended, with the exit code it ends with.
 #[derive(Debug)]
@@ -88,5 +105,12 @@ pub fn run() -> ExitCode {
 }
 
 fn dispatch(command: Command) -> Result<(), Failure> {
-    match command {}
+    match command {
+        Command::Check(args) => check::run(&args),
+        Command::Demo(arguments) => demo::run(&arguments),
+        Command::Probe(args) => probe::run(&args),
+        Command::Simulate(arguments) => simulate::run(arguments),
+        Command::Ctl(args) => ctl::run(args),
+        Command::Detect(args) => detect::run(&args),
+    }
 }

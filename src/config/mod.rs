@@ -1,6 +1,24 @@
 //! The configuration: raw TOML tables walked with their positions into a [`Config`] that cannot be
 //! wrong. Every mistake is collected with file, line, column and key; nothing stops at the first.
 
+mod env;
+mod files;
+mod links;
+mod mistake;
+mod parse;
+mod people;
+mod policy;
+mod sources;
+mod tree;
+pub(crate) mod values;
+
+#[cfg(test)]
+mod tests;
+
+pub use mistake::{ConfigErrors, Mistake};
+pub use parse::{load, parse};
+pub use policy::default_decisions;
+
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;

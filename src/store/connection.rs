@@ -261,6 +261,15 @@ pub(super) fn in_memory(schema: &Schema) -> Result<Writer, StoreError> {
 }
 
 impl Writer {
+    /// Bounds the file from now on; SQLite never bounds it below what it holds.
+    pub(super) fn set_max_bytes(&mut self, max_bytes: u64) -> Result<(), StoreError> {
+        let pages = (max_bytes / PAGE_BYTES).max(1);
+        self.pages_max = pages;
+        self.conn
+            .query_row(&format!("PRAGMA max_page_count = {pages}"), [], |_| Ok(()))
+            .map_err(|source| sql("bounding", &self.file, source))
+    }
+
     /// Refuses to go on with a file whose disk has failed.
     pub(super) fn trusted(&self) -> Result<(), StoreError> {
         if self.distrusted {

@@ -14,7 +14,7 @@ use crate::domain::time::Timestamp;
 use crate::domain::work_order::{Completion, WorkOrder};
 
 /// `data` of a committed event. Events that stay on the gateway have an empty object.
-pub(super) fn of(event: &Event) -> Value {
+pub(crate) fn of(event: &Event) -> Value {
     match &event.body {
         Body::AnomalyDetected(found) => anomaly(event.id, found),
         Body::AnomalyValidated(judged) => validated(judged),
@@ -134,7 +134,7 @@ fn time(moment: Option<Timestamp>) -> Option<String> {
     moment.map(|moment| moment.to_string())
 }
 
-fn alarm(alarm: &Alarm) -> Value {
+pub(crate) fn alarm(alarm: &Alarm) -> Value {
     let mut data = json!({
         "alarm_id": alarm.id,
         "asset": alarm.asset,
@@ -171,7 +171,7 @@ fn alarm(alarm: &Alarm) -> Value {
     data
 }
 
-fn anomaly(id: EventId, anomaly: &Anomaly) -> Value {
+pub(crate) fn anomaly(id: EventId, anomaly: &Anomaly) -> Value {
     json!({
         "anomaly_id": id,
         "asset": anomaly.asset,
@@ -211,7 +211,7 @@ fn quantiles(spans: &Quantiles) -> Value {
     json!({ "p10": spans.p10, "p50": spans.p50, "p90": spans.p90 })
 }
 
-fn prediction(prediction: &Prediction) -> Value {
+pub(crate) fn prediction(prediction: &Prediction) -> Value {
     let at = |seconds: f64| {
         let span = std::time::Duration::try_from_secs_f64(seconds).unwrap_or_default();
         prediction.as_of.after(span).to_string()
@@ -238,7 +238,7 @@ fn prediction(prediction: &Prediction) -> Value {
     })
 }
 
-fn decision(decision: &Decision) -> Value {
+pub(crate) fn decision(decision: &Decision) -> Value {
     let order = &decision.order;
     json!({
         "decision_id": decision.id,
@@ -275,7 +275,7 @@ fn decision(decision: &Decision) -> Value {
     })
 }
 
-fn work_order(order: &WorkOrder, completion: Option<&Completion>) -> Value {
+pub(crate) fn work_order(order: &WorkOrder, completion: Option<&Completion>) -> Value {
     let booking = order.booking.as_ref();
     let request = &order.request;
     let mut data = json!({
@@ -324,7 +324,7 @@ fn notification(message: &Message, error: Option<&str>) -> Value {
     data
 }
 
-fn asset_state(state: &AssetState) -> Value {
+pub(crate) fn asset_state(state: &AssetState) -> Value {
     json!({
         "asset": state.asset,
         "phase": state.phase,

@@ -5,7 +5,7 @@
 //! every reconnection all that is unacknowledged goes again, with the same ids.
 
 pub mod cloudevents;
-mod data;
+pub(crate) mod data;
 pub mod event_lane;
 pub mod health;
 pub mod lane;
