@@ -18,7 +18,6 @@ pub mod notify;
 pub mod http;
 pub mod port;
 pub mod store;
-pub mod tls;
 pub mod runtime;
 pub mod sources;
 pub mod tls;

@@ -23,7 +23,6 @@ mod codec;
 mod connection;
 pub mod lock;
 mod quarantine;
-pub mod ring;
 mod salvage;
 mod schema;
 pub mod state;
