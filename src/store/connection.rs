@@ -393,6 +393,8 @@ fn migrate(conn: &Connection, schema: &Schema) -> rusqlite::Result<()> {
 fn begin(conn: &Connection, boot: &BootInfo) -> rusqlite::Result<i64> {
     let step = conn.unchecked_transaction()?;
     set_meta(&step, "clean", 0)?;
+    let starts = meta(&step, "starts")?.unwrap_or(0);
+    set_meta(&step, "starts", starts + 1)?;
     let utc = boot.utc.micros();
     let mono = i64::try_from(boot.mono.as_micros()).unwrap_or(i64::MAX);
     // Several runs share a boot; a trusted pair of clocks is worth more than a first one.
