@@ -86,36 +86,35 @@ fn predict(bench: &mut Bench, anomaly: EventId, p50: f64) {
 }
 
 fn alarm(bench: &Bench, kind: &str) -> Alarm {
-    match &bench.last(kind).body {
-        Body::AlarmRaised(alarm)
-        | Body::AlarmUpdated(alarm)
-        | Body::AlarmAcknowledged(alarm)
-        | Body::AlarmShelved(alarm)
-        | Body::AlarmUnshelved(alarm)
-        | Body::AlarmCleared(alarm) => alarm.clone(),
-        other => panic!("{other:?}"),
-    }
+    let (Body::AlarmRaised(alarm)
+    | Body::AlarmUpdated(alarm)
+    | Body::AlarmAcknowledged(alarm)
+    | Body::AlarmShelved(alarm)
+    | Body::AlarmUnshelved(alarm)
+    | Body::AlarmCleared(alarm)) = &bench.last(kind).body
+    else {
+        panic!()
+    };
+    alarm.clone()
 }
 
 fn action(bench: &Bench) -> Action {
-    match &bench.last("action-chosen").body {
-        Body::ActionChosen { action, .. } => *action,
-        other => panic!("{other:?}"),
-    }
+    let Body::ActionChosen { action, .. } = &bench.last("action-chosen").body else { panic!() };
+    *action
 }
 
 fn question(bench: &Bench) -> Decision {
-    match &bench.last("decision-requested").body {
-        Body::DecisionRequested(decision) => decision.clone(),
-        other => panic!("{other:?}"),
-    }
+    let Body::DecisionRequested(decision) = &bench.last("decision-requested").body else {
+        panic!()
+    };
+    decision.clone()
 }
 
 fn authorised(bench: &Bench) -> OrderRequest {
-    match &bench.last("order-authorised").body {
-        Body::OrderAuthorised { order, .. } => order.clone(),
-        other => panic!("{other:?}"),
-    }
+    let Body::OrderAuthorised { order, .. } = &bench.last("order-authorised").body else {
+        panic!()
+    };
+    order.clone()
 }
 
 fn work_order(request: OrderRequest, state: OrderState) -> WorkOrder {

@@ -47,10 +47,8 @@ fn vibrate(bench: &mut Bench, values: impl IntoIterator<Item = f64>) {
 }
 
 fn verdict(bench: &Bench) -> Validated {
-    match &bench.last("anomaly-validated").body {
-        Body::AnomalyValidated(validated) => validated.clone(),
-        other => panic!("{other:?}"),
-    }
+    let Body::AnomalyValidated(validated) = &bench.last("anomaly-validated").body else { panic!() };
+    validated.clone()
 }
 
 fn end(bench: &mut Bench, id: EventId) {
