@@ -3,9 +3,10 @@ use crate::agents::approval::Approval;
 use crate::agents::testing::{Bench, asset, noon, plain_config, setting, tag};
 use crate::config::{Config, DecisionRow};
 use crate::domain::alarm::{Alarm, AlarmState};
-use crate::domain::anomaly::{DetectorScore, Evidence, Pattern};
+use crate::domain::anomaly::{Anomaly, DetectorScore, Evidence, Pattern};
 use crate::domain::command::Refusal;
 use crate::domain::prognosis::{HealthIndex, Quantiles};
+use crate::domain::severity::Severity;
 use crate::domain::work_order::{Completion, OrderState};
 
 fn bench_with(config: Config) -> Bench {

@@ -2,7 +2,7 @@ use super::*;
 use crate::agents::testing::{Bench, asset, noon, plain_config, setting, tag};
 use crate::config::{Condition, Rule};
 use crate::domain::alarm::{AlarmState, LimitKind};
-use crate::domain::anomaly::{DetectorScore, Evidence};
+use crate::domain::anomaly::{DetectorScore, Evidence, Fault, Pattern};
 use crate::domain::ids::TagPath;
 use crate::domain::severity::Severity;
 use crate::domain::work_order::{Booking, OrderRequest};
