@@ -27,7 +27,7 @@ use self::table::Situation;
 use super::failure_modes::Mode;
 use super::{Chain, Outbox, Saved, Setting, Stage, StageError, StageName};
 use crate::domain::alarm::AlarmCause;
-use crate::domain::anomaly::{Fault, Validated, Verdict};
+use crate::domain::anomaly::{Anomaly, Fault, Validated, Verdict};
 use crate::domain::command::{Command, CommandResult, Verb};
 use crate::domain::decision::{Choice, Decision};
 use crate::domain::event::{Action, Body, Event};
@@ -115,6 +115,22 @@ impl Orchestration {
             }
         }
         out.save(file.record(asset, now.utc));
+    }
+
+    /// Detection says more of an anomaly that is confirmed already.
+    fn worsened(&mut self, now: Now, event: &Event, anomaly: &Anomaly, out: &mut Outbox<'_>) {
+        let Some(id) = event.cause else { return };
+        let criticality = self.criticality(&anomaly.asset);
+        let Some(file) = self.files.get_mut(&anomaly.asset) else { return };
+        let Some(trouble) = file.troubles.get_mut(&id) else { return };
+        let severity = alarm_severity(anomaly, criticality);
+        trouble.anomaly = anomaly.clone();
+        let (alarm, confidence) = (trouble.alarm, trouble.confidence);
+        out.save(file.record(&anomaly.asset, now.utc));
+        if self.alarms.get(alarm).is_some_and(|alarm| severity > alarm.severity) {
+            let message = self.sentence(anomaly, confidence);
+            self.alarms.update(alarm, severity, message, out);
+        }
     }
 
     fn criticality(&self, asset: &AssetId) -> Criticality {
@@ -447,6 +463,7 @@ impl Stage for Orchestration {
                 Verdict::Confirmed => self.confirmed(now, event, validated, out),
                 Verdict::Dismissed | Verdict::Inconclusive => {}
             },
+            Body::AnomalyDetected(anomaly) => self.worsened(now, event, anomaly, out),
             Body::AnomalyEnded { asset, anomaly } => self.ended(now, asset, *anomaly, None, out),
             Body::FeedbackGiven { asset, anomaly, real: false, .. } => {
                 self.ended(now, asset, *anomaly, Some("feedback"), out);

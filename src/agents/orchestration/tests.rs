@@ -3,7 +3,7 @@ use crate::agents::approval::Approval;
 use crate::agents::testing::{Bench, asset, noon, plain_config, setting, tag};
 use crate::config::{Config, DecisionRow};
 use crate::domain::alarm::{Alarm, AlarmState};
-use crate::domain::anomaly::{Anomaly, DetectorScore, Evidence, Pattern};
+use crate::domain::anomaly::{DetectorScore, Evidence, Pattern};
 use crate::domain::command::Refusal;
 use crate::domain::prognosis::{HealthIndex, Quantiles};
 use crate::domain::severity::Severity;
@@ -354,6 +354,18 @@ fn conditions_of_the_gateway_become_alarms_and_end() {
         verb: Verb::Retry { event: aside },
     }));
     assert_eq!(bench.count("alarm-cleared"), 3);
+}
+
+#[test]
+fn an_anomaly_that_gets_worse_sharpens_its_alarm() {
+    let mut bench = bench(false);
+    let (id, body) = validated(Fault::Machine);
+    let Body::AnomalyValidated(first) = &body else { panic!() };
+    let worse = Anomaly { severity: Severity::High, ..first.anomaly.clone() };
+    bench.emit_from(Chain { cause: id, correlation: id }, body);
+    bench.emit_from(Chain { cause: id, correlation: id }, Body::AnomalyDetected(worse));
+    assert_eq!((bench.count("alarm-raised"), bench.count("alarm-updated")), (1, 1));
+    assert_eq!(alarm(&bench, "alarm-updated").severity, Severity::High);
 }
 
 #[test]

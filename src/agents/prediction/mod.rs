@@ -468,7 +468,9 @@ impl Stage for Prediction {
         )]
         match &event.body {
             Body::AnomalyDetected(anomaly) => {
-                self.begun.insert(event.id, anomaly.since);
+                // Said again, it goes on from the event that announced it first.
+                let id = event.cause.unwrap_or(event.id);
+                self.begun.entry(id).or_insert(anomaly.since);
                 while self.begun.len() > BEGUN_MAX {
                     self.begun.pop_first();
                 }

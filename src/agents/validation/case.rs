@@ -74,6 +74,14 @@ impl Case {
         self.due.is_some()
     }
 
+    /// Takes what detection says anew of the same departure.
+    pub(super) fn worsen(&mut self, anomaly: &Anomaly) {
+        let since = self.validated.anomaly.since.min(anomaly.since);
+        self.watched = watch(anomaly);
+        self.validated.anomaly = Anomaly { since, ..anomaly.clone() };
+        self.touched = true;
+    }
+
     pub(super) fn see(&mut self, tag: &TagId, reading: &Reading) {
         let pattern = self.validated.anomaly.pattern;
         let Some(watched) = self.watched.iter_mut().find(|watched| watched.tag == *tag) else {
@@ -98,6 +106,27 @@ impl Case {
         self.persistence.count(departs, reading.time);
         self.touched = true;
     }
+}
+
+/// Evidence watched per case; only the first few tell anything, the most answerable come first.
+const WATCHED_MAX: usize = 8;
+
+/// What to expect of the tags that the anomaly rests on.
+pub(super) fn watch(anomaly: &Anomaly) -> Vec<Watched> {
+    let finite = |value: f64| if value.is_finite() { value } else { 0.0 };
+    anomaly
+        .evidence
+        .iter()
+        .take(WATCHED_MAX)
+        .map(|evidence| Watched {
+            tag: evidence.tag.clone(),
+            expected: evidence.expected,
+            // Nothing is known of the deviation when the evidence is at no distance: x/0 and 0/0.
+            deviation: finite((evidence.value - evidence.expected).abs() / evidence.sigma.abs()),
+            sigma: finite(evidence.sigma),
+            last: None,
+        })
+        .collect()
 }
 
 /// A value still counts as departed at this share of the evidence's distance …

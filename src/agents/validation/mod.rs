@@ -19,7 +19,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use self::case::{Case, CaseView, Watched, record, state_word};
+use self::case::{Case, CaseView, record, state_word, watch};
 use self::judge::{Judgement, Persistence, Prior};
 use self::memory::Memory;
 use super::promise::Promise;
@@ -83,31 +83,19 @@ impl Validation {
     }
 
     fn open(&mut self, now: Now, event: &Event, anomaly: &Anomaly, out: &mut Outbox<'_>) {
-        let watched = anomaly
-            .evidence
-            .iter()
-            .map(|evidence| {
-                let distance = (evidence.value - evidence.expected).abs();
-                let deviation = if evidence.sigma.abs() > 0.0 && distance.is_finite() {
-                    distance / evidence.sigma.abs()
-                } else {
-                    0.0
-                };
-                Watched {
-                    tag: evidence.tag.clone(),
-                    expected: evidence.expected,
-                    deviation: if deviation.is_finite() { deviation } else { 0.0 },
-                    sigma: if evidence.sigma.is_finite() { evidence.sigma } else { 0.0 },
-                    last: None,
-                }
-            })
-            // Only the first few tell anything; they come most answerable first.
-            .take(CASES_MAX)
-            .collect();
+        // Detection says more of a departure that it announced before by an event that goes on from
+        // the first one; the first one stays the anomaly's name.
+        let id = event.cause.unwrap_or(event.id);
+        let of_asset = self.cases.entry(anomaly.asset.clone()).or_default();
+        if let Some(case) = of_asset.get_mut(&id) {
+            case.worsen(anomaly);
+            out.save(record(case));
+            return;
+        }
         let patience = self.patience(anomaly);
         let promise = Promise::new(now, patience);
         let case = Case {
-            id: event.id,
+            id,
             validated: CaseView {
                 anomaly: anomaly.clone(),
                 verdict: None,
@@ -116,7 +104,7 @@ impl Validation {
                 ended: None,
             },
             chain: Chain::of(event),
-            watched,
+            watched: watch(anomaly),
             persistence: Persistence::since(anomaly.since, event.time),
             patience_seconds: patience.as_secs_f64(),
             promise,
@@ -126,7 +114,7 @@ impl Validation {
         };
         out.save(record(&case));
         let of_asset = self.cases.entry(anomaly.asset.clone()).or_default();
-        of_asset.insert(event.id, case);
+        of_asset.insert(id, case);
         if of_asset.len() > CASES_MAX
             && let Some(oldest) = of_asset.keys().next().copied()
         {
@@ -134,7 +122,7 @@ impl Validation {
             self.forget(now, &anomaly.asset, oldest, out);
         }
         if self.is_in_work(now, &anomaly.asset) {
-            self.decide(now, &anomaly.asset, event.id, Moment::Patience, out);
+            self.decide(now, &anomaly.asset, id, Moment::Patience, out);
         }
     }
 

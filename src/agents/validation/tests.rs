@@ -253,6 +253,29 @@ fn a_case_goes_on_after_a_restart() {
 }
 
 #[test]
+fn more_of_the_same_departure_is_no_second_case() {
+    let mut bench = bench();
+    let id = detect(&mut bench, Pattern::Drift, 0.3);
+    vibrate(&mut bench, [3.0; 2]);
+    let mut worse = anomaly(bench.now, Pattern::Drift, 0.8);
+    worse.since = noon();
+    bench.emit_from(Chain { cause: id, correlation: id }, Body::AnomalyDetected(worse));
+    vibrate(&mut bench, [3.0; 12]);
+    let validated = verdict(&bench);
+    assert_eq!((validated.anomaly_id, validated.verdict), (id, Verdict::Confirmed));
+    assert_eq!(bench.of_record(RecordKind::Anomaly).len(), 1);
+    end(&mut bench, id);
+    // What was dismissed and then gets worse is looked at again, under its first name.
+    let id = detect(&mut bench, Pattern::Drift, 0.05);
+    vibrate(&mut bench, [2.0; 12]);
+    assert_eq!(verdict(&bench).verdict, Verdict::Dismissed);
+    let worse = anomaly(bench.now, Pattern::Drift, 0.8);
+    bench.emit_from(Chain { cause: id, correlation: id }, Body::AnomalyDetected(worse));
+    vibrate(&mut bench, [3.0; 12]);
+    assert_eq!((verdict(&bench).anomaly_id, verdict(&bench).verdict), (id, Verdict::Confirmed));
+}
+
+#[test]
 fn a_person_overrules() {
     for (real, expected) in [(true, Verdict::Confirmed), (false, Verdict::Dismissed)] {
         let mut bench = bench();
