@@ -18,6 +18,7 @@ pub mod learning;
 pub mod logbook;
 pub mod notification;
 pub mod orchestration;
+pub mod prediction;
 pub mod promise;
 pub mod reporting;
 pub mod scheduling;

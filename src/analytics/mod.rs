@@ -3,10 +3,12 @@
 //! Every method names its source; units and shapes stand at each function. Inputs are finite:
 //! whoever calls has sorted out what is not.
 
+pub mod assignment;
 pub mod calibrate;
+pub mod degradation;
 pub mod multivariate;
 pub mod outlier;
 pub mod profile;
 pub mod sanity;
 pub mod stats;
-pub mod assignment;
+pub mod survival;

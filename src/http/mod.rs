@@ -25,7 +25,7 @@ mod stream;
 mod views;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -68,6 +68,7 @@ pub type SourceBoard = Arc<BTreeMap<SourceId, watch::Receiver<SourceHealth>>>;
 pub type ReloadRequest = oneshot::Sender<Result<String, String>>;
 
 /// What the API needs of the daemon; `runtime` fills it in.
+#[derive(Clone)]
 pub struct ApiState {
     /// Takes commands and readings.
     pub engine: EngineHandle,

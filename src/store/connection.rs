@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags, OptionalExtension, params};
+use rustix::fs::{Access, access};
 
 use super::schema::Schema;
 use super::{BootInfo, ErrorKind, Opened, StoreError, lock, quarantine};
@@ -105,6 +106,10 @@ impl Plan<'_> {
             // What SQLite calls an error in our own statements is damage to the tables here.
             move |source: rusqlite::Error| match kind_of(&source) {
                 ErrorKind::Other => corrupt(&path, format!("{doing}: {source}")),
+                // A header with an impossible format version also makes a file read-only.
+                ErrorKind::ReadOnly if access(&path, Access::WRITE_OK).is_ok() => {
+                    corrupt(&path, format!("{doing}: {source}"))
+                }
                 _ => sql(doing, &path, source),
             }
         };
@@ -388,6 +393,8 @@ fn migrate(conn: &Connection, schema: &Schema) -> rusqlite::Result<()> {
 fn begin(conn: &Connection, boot: &BootInfo) -> rusqlite::Result<i64> {
     let step = conn.unchecked_transaction()?;
     set_meta(&step, "clean", 0)?;
+    let starts = meta(&step, "starts")?.unwrap_or(0);
+    set_meta(&step, "starts", starts + 1)?;
     let utc = boot.utc.micros();
     let mono = i64::try_from(boot.mono.as_micros()).unwrap_or(i64::MAX);
     // Several runs share a boot; a trusted pair of clocks is worth more than a first one.

@@ -193,7 +193,7 @@ impl Sender {
 }
 
 /// Whether the newest event of the class is kept by the broker.
-const fn retained(class: Class) -> bool {
+pub(super) const fn retained(class: Class) -> bool {
     match class {
         Class::Asset | Class::Decision | Class::WorkOrder => true,
         Class::Gateway

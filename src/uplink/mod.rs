@@ -15,5 +15,6 @@ pub mod reading_lane;
 pub mod readings;
 mod service;
 pub mod session;
+mod shelf;
 
-pub use service::{ReadJournal, ReadRing, TellTime, Uplink, UplinkParts};
+pub use service::{Parts, Uplink, UplinkError};

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use rumqttc::{
     AsyncClient, ConnectReturnCode, ConnectionError, Event, EventLoop, Incoming, LastWill,
-    MqttOptions, NetworkOptions, Outgoing, QoS, Transport,
+    MqttOptions, NetworkOptions, Outgoing, QoS, TlsConfiguration, Transport,
 };
 use tokio::sync::mpsc;
 
@@ -18,6 +18,7 @@ use super::cloudevents::Message;
 use super::link::WINDOW;
 use super::session::Loss;
 use crate::config::{Broker, Upstream};
+use crate::tls;
 
 /// A dead peer is noticed after two of these at most (failures B04: 45 s).
 const KEEP_ALIVE: Duration = Duration::from_secs(20);
@@ -31,7 +32,7 @@ const PACKET_IDS: u16 = 400;
 /// What the connection may tell before it is heard.
 const HAPPENED_MAX: usize = 256;
 /// What a polite end may take.
-const FAREWELL: Duration = Duration::from_secs(1);
+const FAREWELL: Duration = Duration::from_millis(500);
 
 /// What happened on a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -151,19 +152,22 @@ fn loss(error: &ConnectionError) -> Loss {
             clippy::wildcard_enum_match_arm,
             reason = "a foreign enum; everything else is a broken line"
         )]
-        other => {
-            let mut text = other.to_string();
-            let mut source = std::error::Error::source(other);
-            while let Some(error) = source {
-                let more = error.to_string();
-                if !text.contains(&more) {
-                    text = format!("{text}: {more}");
-                }
-                source = error.source();
-            }
-            Loss::Broken(text)
-        }
+        other => Loss::Broken(chain(other)),
     }
+}
+
+/// An error with its causes; those that the library has already put into the text are left out.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let more = cause.to_string();
+        if !text.contains(&more) {
+            text = format!("{text}: {more}");
+        }
+        source = cause.source();
+    }
+    text
 }
 
 const fn refusal(code: ConnectReturnCode) -> &'static str {
@@ -186,8 +190,11 @@ fn transport(broker: &Broker) -> Result<Transport, String> {
             "MQTT over WebSocket is not in this version: use mqtt:// or mqtts://".to_owned()
         );
     }
-    if broker.tls {
-        return Err("TLS is not in this version: use mqtt://".to_owned());
+    if !broker.tls {
+        return Ok(Transport::tcp());
     }
-    Ok(Transport::tcp())
+    match tls::client_config(broker) {
+        Ok(config) => Ok(Transport::tls_with_config(TlsConfiguration::Rustls(config))),
+        Err(error) => Err(chain(&error)),
+    }
 }

@@ -6,84 +6,144 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
-use tokio::task::JoinHandle;
+use tokio::task::{JoinError, JoinHandle};
 use tokio_util::sync::CancellationToken;
 
 use super::cloudevents::{Birth, Sender};
-use super::event_lane::PAGE_ROWS;
 use super::health::{self, CpuMark, HEALTH_EVERY, Machine};
 use super::link::{Action, Link, LinkOptions, Resume};
 use super::mqtt::{Connection, Happened};
-use super::reading_lane::{PAGE_READINGS, Page, PageRequest};
+use super::reading_lane::{Page, PageRequest};
 use super::session::{Loss, Pace};
+use super::shelf::{JournalShelf, RingShelf};
 use crate::agents::Setting;
+use crate::clock::Clock;
 use crate::config::{Encoding, ReadingsMode, Upstream};
 use crate::domain::ids::{Arrival, SourceId};
 use crate::domain::time::Now;
 use crate::port::{
     Announcements, Committed, EngineHandle, Input, Lane, SourceHealth, UplinkHealth,
 };
+use crate::store::StoreError;
 
-/// Reports to the engine that may wait while its queue is full. Positions beyond are dropped (the
-/// next one says more), gaps and conditions wait in [`Uplink`].
+/// Reports to the engine that may wait while its queue is full. Positions beyond are dropped: the
+/// next one says more. Gaps and conditions wait in [`Run::waiting`].
 const TO_ENGINE_MAX: usize = 64;
-/// Health is published at most this often while the state stays.
+/// What a stop waits for the engine to take them; after a stop of its own it takes none.
+const TO_ENGINE_AT_STOP: Duration = Duration::from_millis(300);
+/// Health is published at most this often.
 const PUBLISH_EVERY: Duration = Duration::from_millis(500);
 
-/// Tells the time.
-pub type TellTime = Arc<dyn Fn() -> Now + Send + Sync>;
-/// Reads committed rows after a row, in order, at most so many. Runs on a blocking thread; the
-/// error is for the log.
-pub type ReadJournal = Arc<dyn Fn(u64, usize) -> Result<Vec<Committed>, String> + Send + Sync>;
-/// Reads a page of the ring of at most so many readings. Runs on a blocking thread.
-pub type ReadRing = Arc<dyn Fn(PageRequest, usize) -> Result<Page, String> + Send + Sync>;
-
 /// What the uplink is made of.
-pub struct UplinkParts {
+pub struct Parts {
     /// The configuration in force.
     pub setting: watch::Receiver<Setting>,
-    /// Who speaks.
-    pub sender: Sender,
-    /// What `gateway.online` says.
-    pub birth: Birth,
-    /// Where the lanes were left, where the store stands.
-    pub resume: Resume,
-    /// The journal.
-    pub journal: ReadJournal,
-    /// The ring.
-    pub ring: ReadRing,
+    /// Where the stores are.
+    pub data_dir: PathBuf,
+    /// Identity of the present `state.db`.
+    pub epoch: u64,
     /// The engine's inputs.
     pub engine: EngineHandle,
     /// What the engine tells.
     pub announcements: Announcements,
     /// Newest durable reading.
-    pub ring_head: watch::Receiver<Arrival>,
+    pub ring_durable: watch::Receiver<Arrival>,
     /// Alarms released while the store cannot commit.
     pub urgent: mpsc::Receiver<Committed>,
     /// Where the uplink's own health is told.
     pub health: watch::Sender<UplinkHealth>,
     /// Health of the sources.
-    pub sources: Vec<(SourceId, watch::Receiver<SourceHealth>)>,
-    /// For the disk figures.
-    pub data_dir: PathBuf,
+    pub sources: BTreeMap<SourceId, watch::Receiver<SourceHealth>>,
     /// The clock.
-    pub clock: TellTime,
-    /// Deadlines and pauses; [`Pace::default`] but in tests.
-    pub pace: Pace,
+    pub clock: Clock,
+    /// When the daemon was started.
+    pub started: Now,
 }
 
-type JournalAnswer = (u64, u64, Result<Vec<Committed>, String>);
-type RingAnswer = (u64, Result<Page, String>);
+/// Why the uplink ended without being asked to. It may be run again, and goes on from what the
+/// store knows.
+#[derive(Debug, thiserror::Error)]
+pub enum UplinkError {
+    /// The stores cannot be opened or read at a start.
+    #[error("taking up where upstream was left")]
+    Resume(#[source] StoreError),
+    /// A read of the store panicked.
+    #[error("reading what goes upstream")]
+    Reader(#[source] JoinError),
+}
 
-/// The uplink's task.
+impl UplinkError {
+    /// Whether running again may succeed without anybody repairing anything.
+    #[must_use]
+    pub fn is_transient(&self) -> bool {
+        match self {
+            Self::Resume(error) => error.is_transient(),
+            Self::Reader(_) => true,
+        }
+    }
+}
+
+/// The uplink, which may be run again after it failed.
 pub struct Uplink {
-    parts: UplinkParts,
+    parts: Parts,
+    pace: Pace,
+}
+
+impl Uplink {
+    /// An uplink that does nothing yet.
+    #[must_use]
+    pub fn new(parts: Parts) -> Self {
+        Self { parts, pace: Pace::default() }
+    }
+
+    /// The same with other deadlines and pauses, for tests.
+    #[must_use]
+    pub fn at_pace(self, pace: Pace) -> Self {
+        Self { pace, ..self }
+    }
+
+    /// Runs until `stop`, then sends what there is, says farewell and returns.
+    ///
+    /// # Errors
+    /// [`UplinkError`] when the stores cannot be read at all.
+    pub async fn run(&mut self, stop: CancellationToken) -> Result<(), UplinkError> {
+        let mut run = Run::begin(&mut self.parts, &self.pace).await?;
+        let result = run.until(stop).await;
+        run.parts.health.send_modify(|health| "off".clone_into(&mut health.state));
+        result
+    }
+}
+
+/// A blocking call that returns what it was called on, so that one reader serves all calls.
+type Call<R, T> = JoinHandle<(R, T)>;
+
+struct JournalAnswer {
+    generation: u64,
+    head: u64,
+    rows: Result<Vec<Committed>, StoreError>,
+}
+
+struct RingAnswer {
+    generation: u64,
+    page: Result<Page, StoreError>,
+}
+
+/// One run of the uplink.
+struct Run<'a> {
+    parts: &'a mut Parts,
+    pace: &'a Pace,
     link: Link,
     upstream: Option<Upstream>,
     connection: Option<Connection>,
-    journal_read: Option<JoinHandle<JournalAnswer>>,
-    ring_read: Option<JoinHandle<RingAnswer>>,
-    machine_look: Option<JoinHandle<Machine>>,
+    /// At home, or out on a call.
+    journal: Option<JournalShelf>,
+    ring: Option<RingShelf>,
+    journal_call: Option<Call<JournalShelf, JournalAnswer>>,
+    ring_call: Option<Call<RingShelf, RingAnswer>>,
+    /// Asked for while the reader was still out for an earlier connection.
+    journal_next: Option<(u64, u64, u64)>,
+    ring_next: Option<(PageRequest, u64)>,
+    machine_call: Option<JoinHandle<Machine>>,
     cpu: Option<CpuMark>,
     health_at: Duration,
     publish_at: Duration,
@@ -94,28 +154,53 @@ pub struct Uplink {
     reading_failed: bool,
 }
 
-impl Uplink {
-    /// An uplink that has not connected yet.
-    #[must_use]
-    pub fn new(parts: UplinkParts) -> Self {
-        let setting = parts.setting.borrow().clone();
+impl<'a> Run<'a> {
+    async fn begin(parts: &'a mut Parts, pace: &'a Pace) -> Result<Self, UplinkError> {
+        let dir = parts.data_dir.clone();
+        let open = tokio::task::spawn_blocking(move || {
+            let journal = JournalShelf::open(&dir)?;
+            let (events, readings, starts) = journal.left_at()?;
+            Ok((journal, RingShelf::open(&dir)?, events, readings, starts))
+        });
+        let (journal, ring, events, readings, starts) =
+            open.await.map_err(UplinkError::Reader)?.map_err(UplinkError::Resume)?;
+        let setting = parts.setting.borrow_and_update().clone();
         let upstream = setting.config.upstream.clone();
-        let now = (parts.clock)();
+        let gateway = &setting.config.gateway;
+        let now = parts.clock.now();
         let link = Link::new(
-            parts.sender.clone(),
-            parts.birth.clone(),
+            Sender { site: gateway.site.clone(), gateway: gateway.id.clone() },
+            Birth {
+                version: env!("CARGO_PKG_VERSION").to_owned(),
+                started: parts.started.utc,
+                config_hash: setting.config.hash.clone(),
+                epoch: parts.epoch,
+            },
             Arc::clone(&setting.plant),
-            options(upstream.as_ref(), &parts.pace),
-            &parts.resume,
+            options(upstream.as_ref(), pace),
+            &Resume {
+                events,
+                readings,
+                journal_head: *parts.announcements.journal.borrow_and_update(),
+                ring_head: parts.ring_durable.borrow_and_update().0,
+                start_number: starts,
+                seed: fastrand::u64(..),
+            },
             now,
         );
-        Self {
+        Ok(Self {
+            parts,
+            pace,
             link,
             upstream,
             connection: None,
-            journal_read: None,
-            ring_read: None,
-            machine_look: None,
+            journal: Some(journal),
+            ring: Some(ring),
+            journal_call: None,
+            ring_call: None,
+            journal_next: None,
+            ring_next: None,
+            machine_call: None,
             cpu: None,
             health_at: Duration::ZERO,
             publish_at: Duration::ZERO,
@@ -123,12 +208,10 @@ impl Uplink {
             lost_readings: 0,
             lost_events: 0,
             reading_failed: false,
-            parts,
-        }
+        })
     }
 
-    /// Runs until `stop`, then sends what there is, says farewell and returns.
-    pub async fn run(mut self, stop: CancellationToken) {
+    async fn until(&mut self, stop: CancellationToken) -> Result<(), UplinkError> {
         let (to_engine, mut from_uplink) = mpsc::channel::<Input>(TO_ENGINE_MAX);
         let engine = self.parts.engine.clone();
         let forward = async move {
@@ -142,17 +225,19 @@ impl Uplink {
         let mut forwarding = true;
         let mut stopping = false;
         loop {
-            let now = (self.parts.clock)();
+            let now = self.parts.clock.now();
             if self.act(now, &to_engine).await {
                 break;
             }
             let sleep = self.sleep();
-            // Every branch is cancel-safe: channels and watches keep what is not taken, join
-            // handles and the connection are borrowed, never dropped.
+            // Every branch is cancel-safe: channels and watches keep what is not taken; calls and
+            // the connection are borrowed, never dropped half-way.
             tokio::select! {
                 () = stop.cancelled(), if !stopping => {
                     stopping = true;
-                    self.link.on_stop((self.parts.clock)());
+                    // Rows of the last commits may have been announced a moment ago.
+                    self.link.on_journal_head(*self.parts.announcements.journal.borrow());
+                    self.link.on_stop(self.parts.clock.now());
                     if self.upstream.is_none() {
                         break;
                     }
@@ -160,13 +245,15 @@ impl Uplink {
                 () = &mut forward, if forwarding => forwarding = false,
                 () = tokio::time::sleep(sleep) => {}
                 event = next_of(&mut self.connection) => self.on_connection(event),
-                answer = finished(&mut self.journal_read) => self.on_journal(answer),
-                answer = finished(&mut self.ring_read) => self.on_ring(answer),
-                machine = finished(&mut self.machine_look) => self.on_machine(machine),
+                answer = finished(&mut self.journal_call) => self.on_journal(answer)?,
+                answer = finished(&mut self.ring_call) => self.on_ring(answer)?,
+                machine = finished(&mut self.machine_call) => self.on_machine(machine),
                 row = changed(&mut self.parts.announcements.journal) => {
                     self.link.on_journal_head(row);
                 }
-                arrival = changed(&mut self.parts.ring_head) => self.link.on_ring_head(arrival.0),
+                arrival = changed(&mut self.parts.ring_durable) => {
+                    self.link.on_ring_head(arrival.0);
+                }
                 setting = changed(&mut self.parts.setting) => self.on_setting(&setting),
                 Some(committed) = self.parts.urgent.recv() => {
                     if self.link.on_urgent(committed) {
@@ -175,23 +262,18 @@ impl Uplink {
                 }
             }
         }
-        // What the lanes reached last is worth a moment, but not more: it costs only repeats.
         drop(to_engine);
-        if forwarding && tokio::time::timeout(Duration::from_secs(1), forward).await.is_err() {
+        if forwarding && tokio::time::timeout(TO_ENGINE_AT_STOP, forward).await.is_err() {
             tracing::debug!("the engine took no more positions");
         }
-        self.tell_health("off");
+        Ok(())
     }
 
     fn sleep(&self) -> Duration {
-        let now = (self.parts.clock)();
+        let now = self.parts.clock.now();
         let link = self.upstream.as_ref().and_then(|_| self.link.next_deadline(now));
-        let mut until = now.mono + HEALTH_EVERY;
-        for deadline in link.into_iter().chain([self.publish_at, self.health_at]) {
-            if deadline > now.mono || Some(deadline) == link {
-                until = until.min(deadline);
-            }
-        }
+        let own = [self.publish_at, self.health_at].into_iter().filter(|at| *at > now.mono);
+        let until = link.into_iter().chain(own).min().unwrap_or(now.mono + HEALTH_EVERY);
         until.saturating_sub(now.mono)
     }
 
@@ -221,7 +303,7 @@ impl Uplink {
         to_engine: &mpsc::Sender<Input>,
     ) -> bool {
         match action {
-            Action::Connect { will, generation: _ } => {
+            Action::Connect { will } => {
                 let Some(upstream) = &self.upstream else { return false };
                 match Connection::open(upstream, will) {
                     Ok(connection) => self.connection = Some(connection),
@@ -244,16 +326,12 @@ impl Uplink {
                 }
             }
             Action::ReadJournal { after, head, generation } => {
-                let read = Arc::clone(&self.parts.journal);
-                self.journal_read = Some(tokio::task::spawn_blocking(move || {
-                    (generation, head, read(after, PAGE_ROWS))
-                }));
+                self.journal_next = Some((after, head, generation));
+                self.call_journal();
             }
             Action::ReadRing { request, generation } => {
-                let read = Arc::clone(&self.parts.ring);
-                self.ring_read = Some(tokio::task::spawn_blocking(move || {
-                    (generation, read(request, PAGE_READINGS))
-                }));
+                self.ring_next = Some((request, generation));
+                self.call_ring();
             }
             Action::Report(position) => {
                 if to_engine.try_send(Input::Lane(position)).is_err() {
@@ -285,14 +363,83 @@ impl Uplink {
         false
     }
 
+    fn call_journal(&mut self) {
+        let Some(shelf) = self.journal.take() else { return };
+        let Some((after, head, generation)) = self.journal_next.take() else {
+            self.journal = Some(shelf);
+            return;
+        };
+        self.journal_call = Some(tokio::task::spawn_blocking(move || {
+            let rows = shelf.read(after);
+            (shelf, JournalAnswer { generation, head, rows })
+        }));
+    }
+
+    fn call_ring(&mut self) {
+        let Some(shelf) = self.ring.take() else { return };
+        let Some((request, generation)) = self.ring_next.take() else {
+            self.ring = Some(shelf);
+            return;
+        };
+        self.ring_call = Some(tokio::task::spawn_blocking(move || {
+            let page = shelf.read(request);
+            (shelf, RingAnswer { generation, page })
+        }));
+    }
+
+    fn on_journal(
+        &mut self,
+        answer: Result<(JournalShelf, JournalAnswer), JoinError>,
+    ) -> Result<(), UplinkError> {
+        self.journal_call = None;
+        let (shelf, JournalAnswer { generation, head, rows }) =
+            answer.map_err(UplinkError::Reader)?;
+        self.journal = Some(shelf);
+        self.call_journal();
+        match rows {
+            Ok(rows) => {
+                self.reading_failed = false;
+                self.link.on_journal_page(generation, head, rows);
+            }
+            Err(error) => self.read_failed(generation, Lane::Events, &error),
+        }
+        Ok(())
+    }
+
+    fn on_ring(
+        &mut self,
+        answer: Result<(RingShelf, RingAnswer), JoinError>,
+    ) -> Result<(), UplinkError> {
+        self.ring_call = None;
+        let (shelf, RingAnswer { generation, page }) = answer.map_err(UplinkError::Reader)?;
+        self.ring = Some(shelf);
+        self.call_ring();
+        match page {
+            Ok(page) => {
+                self.reading_failed = false;
+                self.link.on_ring_page(self.parts.clock.now(), generation, page);
+            }
+            Err(error) => self.read_failed(generation, Lane::Readings, &error),
+        }
+        Ok(())
+    }
+
+    fn read_failed(&mut self, generation: u64, lane: Lane, error: &StoreError) {
+        if !std::mem::replace(&mut self.reading_failed, true) {
+            let error: &dyn std::error::Error = error;
+            tracing::warn!(lane = lane.as_str(), error, "reading what goes upstream failed");
+        }
+        self.link.on_read_failed(self.parts.clock.now(), generation, lane);
+    }
+
     fn on_connection(&mut self, event: Result<Happened, Loss>) {
         let mut next = Some(event);
         while let Some(event) = next {
-            let now = (self.parts.clock)();
+            let now = self.parts.clock.now();
             match event {
                 Ok(Happened::Connected) => {
                     self.link.on_connected(now);
-                    tracing::info!("connected to the broker upstream");
+                    tracing::info!("connected upstream");
                 }
                 Ok(Happened::Sent(packet)) => self.link.on_sent(packet),
                 Ok(Happened::Acknowledged(packet)) => self.link.on_acknowledged(now, packet),
@@ -317,52 +464,7 @@ impl Uplink {
         }
     }
 
-    fn on_journal(&mut self, answer: Result<JournalAnswer, tokio::task::JoinError>) {
-        self.journal_read = None;
-        let now = (self.parts.clock)();
-        match answer {
-            Ok((generation, head, Ok(rows))) => {
-                self.reading_failed = false;
-                self.link.on_journal_page(generation, head, rows);
-            }
-            Ok((generation, _, Err(error))) => {
-                self.read_failed(&error);
-                self.link.on_read_failed(now, generation, Lane::Events);
-            }
-            Err(error) => {
-                self.read_failed(&error.to_string());
-                self.link.on_read_failed(now, self.link.generation(), Lane::Events);
-            }
-        }
-    }
-
-    fn on_ring(&mut self, answer: Result<RingAnswer, tokio::task::JoinError>) {
-        self.ring_read = None;
-        let now = (self.parts.clock)();
-        match answer {
-            Ok((generation, Ok(page))) => {
-                self.reading_failed = false;
-                self.link.on_ring_page(now, generation, page);
-            }
-            Ok((generation, Err(error))) => {
-                self.read_failed(&error);
-                self.link.on_read_failed(now, generation, Lane::Readings);
-            }
-            Err(error) => {
-                self.read_failed(&error.to_string());
-                self.link.on_read_failed(now, self.link.generation(), Lane::Readings);
-            }
-        }
-    }
-
-    fn read_failed(&mut self, error: &str) {
-        if !std::mem::replace(&mut self.reading_failed, true) {
-            tracing::warn!(error, "reading what goes upstream");
-        }
-    }
-
     fn on_setting(&mut self, setting: &Setting) {
-        let now = (self.parts.clock)();
         let upstream = setting.config.upstream.clone();
         let broker = |upstream: &Option<Upstream>| {
             upstream.as_ref().map(|upstream| (upstream.broker.clone(), upstream.qos))
@@ -373,10 +475,10 @@ impl Uplink {
         }
         self.upstream = upstream;
         self.link.configure(
-            now,
+            self.parts.clock.now(),
             Arc::clone(&setting.plant),
             setting.config.hash.clone(),
-            options(self.upstream.as_ref(), &self.parts.pace),
+            options(self.upstream.as_ref(), self.pace),
             reconnect,
         );
     }
@@ -394,30 +496,24 @@ impl Uplink {
                 differs
             });
         }
-        if now.mono >= self.health_at && self.connection.is_some() && self.link.is_up() {
+        if now.mono >= self.health_at && self.link.is_up() {
             self.health_at = now.mono + HEALTH_EVERY;
             let data_dir = self.parts.data_dir.clone();
-            self.machine_look = Some(tokio::task::spawn_blocking(move || Machine::look(&data_dir)));
+            self.machine_call = Some(tokio::task::spawn_blocking(move || Machine::look(&data_dir)));
         }
     }
 
-    fn tell_health(&self, state: &str) {
-        self.parts.health.send_modify(|health| state.clone_into(&mut health.state));
-    }
-
-    fn on_machine(&mut self, machine: Result<Machine, tokio::task::JoinError>) {
-        self.machine_look = None;
+    fn on_machine(&mut self, machine: Result<Machine, JoinError>) {
+        self.machine_call = None;
         let Ok(machine) = machine else { return };
-        let now = (self.parts.clock)();
+        let now = self.parts.clock.now();
+        let health = |(name, health): (&SourceId, &watch::Receiver<SourceHealth>)| {
+            (name.clone(), health.borrow().clone())
+        };
         let figures = health::Figures {
             engine: self.parts.announcements.status.borrow().as_ref().clone(),
             engine_queue: self.parts.engine.depth(),
-            sources: self
-                .parts
-                .sources
-                .iter()
-                .map(|(name, health)| (name.clone(), health.borrow().clone()))
-                .collect::<BTreeMap<_, _>>(),
+            sources: self.parts.sources.iter().map(health).collect(),
             uplink: self.link.health(),
             lost_readings: self.lost_readings,
             lost_events: self.lost_events,
@@ -427,6 +523,7 @@ impl Uplink {
     }
 }
 
+/// Without an upstream no reading waits for one.
 fn options(upstream: Option<&Upstream>, pace: &Pace) -> LinkOptions {
     let (readings, encoding) = upstream.map_or((ReadingsMode::None, Encoding::Json), |upstream| {
         (upstream.readings, upstream.encoding)
@@ -443,7 +540,7 @@ async fn next_of(connection: &mut Option<Connection>) -> Result<Happened, Loss> 
 }
 
 /// The result of a blocking call; never, while none is under way.
-async fn finished<T>(call: &mut Option<JoinHandle<T>>) -> Result<T, tokio::task::JoinError> {
+async fn finished<T>(call: &mut Option<JoinHandle<T>>) -> Result<T, JoinError> {
     match call {
         Some(call) => call.await,
         None => std::future::pending().await,

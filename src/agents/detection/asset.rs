@@ -35,7 +35,7 @@ const OTHERS_WELL: f64 = 0.5;
 /// all of it.
 const STEP_MEMORY: f64 = 30.0;
 /// The others foretell a tag well when they explain this share of its variance.
-const FORETOLD: f64 = 0.5;
+const FORETOLD: f64 = 0.8;
 /// A departure that took longer than this from its first sign to the alarm, in seconds, is a
 /// drift; six smoothing constants.
 const DRIFT_TIME: f64 = 60.0;

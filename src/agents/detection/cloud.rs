@@ -9,21 +9,26 @@
 use ndarray::{Array1, Array2};
 use serde::{Deserialize, Serialize};
 
-use crate::analytics::multivariate::{Cholesky, centre, ledoit_wolf};
+use crate::analytics::multivariate::{Cholesky, ledoit_wolf};
 use crate::analytics::stats::{ewma_weight, median_and_sigma, quantile, slope};
 
 /// Time constant of the smoothing, in seconds. Machines fail over minutes and more; ten readings at
 /// the usual one a second lower independent noise by more than four.
-pub(super) const SMOOTH: f64 = 9.5;
+pub(super) const SMOOTH: f64 = 10.0;
 /// Rows kept while learning; beyond, every second one is dropped and half as many are taken.
 const KEPT_MAX: usize = 512;
 /// Fewest rows a model is learnt from.
 pub(super) const ROWS_LEAST: usize = 20;
-/// Share of the learning rows a model is fitted on when the rest calibrates it.
-const FIT_SHARE: f64 = 5.0 / 8.0;
-/// The limit lies this many times beyond the worst unseen healthy distance (squared): half as far
-/// again.
-const LIMIT_MARGIN: f64 = 2.25;
+/// Share of the learning rows a model is fitted on when the rest calibrates it: the last third is
+/// what the rows to come resemble most, and two thirds still span the usual.
+const FIT_SHARE: f64 = 2.0 / 3.0;
+/// The centre at the end of learning is a mean that forgets over this share of the period: the same
+/// third.
+const CENTRE_SHARE: f64 = 1.0 / 3.0;
+/// The limit lies this many times beyond the worst unseen healthy distance (squared), 1.6 times as
+/// far. The maximum of χ² with a few degrees of freedom over a period a thousand times longer is 2
+/// to 3 times that over a few dozen independent rows.
+const LIMIT_MARGIN: f64 = 2.5;
 /// Quantile of the learning rows' distances that makes them comparable between models.
 const UNIT_QUANTILE: f64 = 0.99;
 /// The centre follows only while the distance is below this share of the limit.
@@ -275,11 +280,12 @@ impl Cloud {
             let value = f64::from(self.kept.smooth[i * columns + used[j]]);
             if value.is_finite() { (value - middle[j]) / scale[j] } else { 0.0 }
         });
-        let Some((centre, covariance, factor)) = metric_of(&table, 0, rows) else {
+        let times = &self.kept.times;
+        let Some((centre, covariance, factor)) = metric_of(&table, times, 0, rows) else {
             return vec![Weakness::Constant];
         };
         let unit = unit_of(&table, 0, rows, &centre, &factor);
-        let worst = worst_unseen(&table);
+        let worst = worst_unseen(&table, times);
         let span = self.kept.times[rows - 1] - self.kept.times[0];
         let independent = span / (2.0 * SMOOTH).max(span / rows as f64);
         if independent < 0.9 * INDEPENDENT_ROWS {
@@ -464,14 +470,25 @@ fn is_trending(times: &[f64], smooth: &[f64]) -> bool {
     total > 0.0 && line > 0.9 * total
 }
 
-/// Centre, covariance and factor of the rows from `from` to `to`.
+/// Centre, covariance and factor of the rows from `from` to `to`. The centre is where the rows are
+/// at their end, and the covariance is around it: what moved while it was learnt may move on.
 fn metric_of(
     table: &Array2<f64>,
+    times: &[f64],
     from: usize,
     to: usize,
 ) -> Option<(Array1<f64>, Array2<f64>, Cholesky)> {
     let rows = table.slice(ndarray::s![from..to, ..]);
-    let middle = centre(rows);
+    let (first, last) = (times[from], times[to - 1]);
+    let memory = (CENTRE_SHARE * (last - first)).max(f64::MIN_POSITIVE);
+    let mut middle = Array1::zeros(table.ncols());
+    let mut total = 0.0;
+    for (row, time) in rows.outer_iter().zip(&times[from..to]) {
+        let weight = (-(last - time) / memory).exp();
+        middle.scaled_add(weight, &row);
+        total += weight;
+    }
+    middle /= total;
     let (mut covariance, _) = ledoit_wolf(rows, &middle);
     // Keeps columns that stood still in this part from having no variance at all.
     for i in 0..covariance.nrows() {
@@ -512,7 +529,7 @@ fn unit_of(
 /// Worst distance of rows that a model had not seen, over that model's own unit: the first part
 /// judged by the last and the last by the first. The smaller counts, so that a fault in one part
 /// of the learning period does not make the detector blind.
-fn worst_unseen(table: &Array2<f64>) -> f64 {
+fn worst_unseen(table: &Array2<f64>, times: &[f64]) -> f64 {
     let rows = table.nrows();
     #[expect(
         clippy::cast_possible_truncation,
@@ -521,7 +538,7 @@ fn worst_unseen(table: &Array2<f64>) -> f64 {
     )]
     let part = (rows as f64 * FIT_SHARE) as usize;
     let worst = |fit: (usize, usize), test: (usize, usize)| -> Option<f64> {
-        let (centre, _, factor) = metric_of(table, fit.0, fit.1)?;
+        let (centre, _, factor) = metric_of(table, times, fit.0, fit.1)?;
         let unit = unit_of(table, fit.0, fit.1, &centre, &factor);
         let far = distances(table, test.0, test.1, &centre, &factor);
         Some(far.into_iter().fold(0.0, f64::max) / unit)
