@@ -8,10 +8,18 @@
 compile_error!("the supervisor and the engine catch panics: build with panic = \"unwind\"");
 
 pub mod agents;
+pub mod analytics;
+pub mod backoff;
 pub mod cli;
+pub mod clock;
 pub mod config;
 pub mod domain;
+pub mod notify;
 pub mod http;
 pub mod port;
 pub mod store;
+pub mod runtime;
+pub mod sources;
+pub mod tls;
+pub mod sim;
 pub mod uplink;

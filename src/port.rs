@@ -12,7 +12,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
-use crate::agents::{Delivery, Setting};
+use crate::agents::Delivery;
+use crate::config::Config;
 use crate::domain::command::{Command, CommandResult, Refusal};
 use crate::domain::event::{Class, Event, JobSpec};
 use crate::domain::ids::{Arrival, EventId};
@@ -60,7 +61,7 @@ pub enum Input {
     /// A new configuration, already checked.
     Configure {
         /// What is in force from now on.
-        setting: Setting,
+        config: Arc<Config>,
         /// Told after the commit.
         reply: oneshot::Sender<CommandResult>,
     },

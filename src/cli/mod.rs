@@ -1,13 +1,19 @@
 //! The command line: one file a subcommand. Results go to stdout, everything else to stderr.
 
+mod check;
+mod ctl;
+mod demo;
+mod detect;
+mod probe;
+mod records;
+mod run;
+mod simulate;
+mod stop;
+
 use std::fmt;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-
-mod check;
-mod ctl;
-mod records;
 
 /// A maintenance engineer on an industrial gateway.
 #[derive(Debug, Parser)]
@@ -19,7 +25,12 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Run(run::RunArgs),
+    Demo(demo::Arguments),
     Check(check::Args),
+    Probe(probe::Args),
+    Simulate(simulate::Arguments),
+    Detect(detect::Args),
     Ctl(Box<ctl::Args>),
 }
 
@@ -96,7 +107,12 @@ pub fn run() -> ExitCode {
 
 fn dispatch(command: Command) -> Result<(), Failure> {
     match command {
+        Command::Run(args) => run::run(&args),
+        Command::Demo(arguments) => demo::run(&arguments),
         Command::Check(args) => check::run(&args),
+        Command::Probe(args) => probe::run(&args),
+        Command::Simulate(arguments) => simulate::run(arguments),
+        Command::Detect(args) => detect::run(&args),
         Command::Ctl(args) => ctl::run(*args),
     }
 }

@@ -11,6 +11,7 @@ pub mod command;
 pub mod decision;
 pub mod event;
 pub mod ids;
+pub mod label;
 pub mod prognosis;
 pub mod reading;
 pub mod record;

@@ -39,11 +39,13 @@ pub enum RecordKind {
     Job,
     /// An event that a stage could not digest (engine).
     DeadLetter,
+    /// A departure from normal that was announced and is not over (detection).
+    Departure,
 }
 
 impl RecordKind {
     /// All kinds.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::Alarm,
         Self::Delay,
         Self::Anomaly,
@@ -59,6 +61,7 @@ impl RecordKind {
         Self::CaseFile,
         Self::Job,
         Self::DeadLetter,
+        Self::Departure,
     ];
 
     /// The word in the store; never changes.
@@ -80,6 +83,7 @@ impl RecordKind {
             Self::CaseFile => "case-file",
             Self::Job => "job",
             Self::DeadLetter => "dead-letter",
+            Self::Departure => "departure",
         }
     }
 

@@ -155,6 +155,19 @@ pub struct Completion {
     pub by: Option<String>,
 }
 
+/// What was done to a machine, as the logbook keeps it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct LogEntry {
+    /// The order as it was closed.
+    pub order: WorkOrder,
+    /// What the technician reported.
+    pub completion: Completion,
+    /// Whether the machine counts as new in the respects the order was about.
+    pub renewed: bool,
+    /// When it was reported.
+    pub time: Timestamp,
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -69,6 +69,7 @@ pub type SourceBoard = Arc<BTreeMap<SourceId, watch::Receiver<SourceHealth>>>;
 pub type ReloadRequest = oneshot::Sender<Result<String, String>>;
 
 /// What the API needs of the daemon; `runtime` fills it in.
+#[derive(Clone)]
 pub struct ApiState {
     /// Takes commands and readings.
     pub engine: EngineHandle,

@@ -42,6 +42,7 @@ pub(super) fn record(record: &Record) -> Value {
         | RecordKind::Prior
         | RecordKind::Report
         | RecordKind::CaseFile
+        | RecordKind::Departure
         | RecordKind::Job
         | RecordKind::DeadLetter => None,
     };

@@ -266,6 +266,15 @@ pub(super) fn in_memory(schema: &Schema) -> Result<Writer, StoreError> {
 }
 
 impl Writer {
+    /// Bounds the file from now on; SQLite never bounds it below what it holds.
+    pub(super) fn set_max_bytes(&mut self, max_bytes: u64) -> Result<(), StoreError> {
+        let pages = (max_bytes / PAGE_BYTES).max(1);
+        self.pages_max = pages;
+        self.conn
+            .query_row(&format!("PRAGMA max_page_count = {pages}"), [], |_| Ok(()))
+            .map_err(|source| sql("bounding", &self.file, source))
+    }
+
     /// Refuses to go on with a file whose disk has failed.
     pub(super) fn trusted(&self) -> Result<(), StoreError> {
         if self.distrusted {
@@ -384,6 +393,8 @@ fn migrate(conn: &Connection, schema: &Schema) -> rusqlite::Result<()> {
 fn begin(conn: &Connection, boot: &BootInfo) -> rusqlite::Result<i64> {
     let step = conn.unchecked_transaction()?;
     set_meta(&step, "clean", 0)?;
+    let starts = meta(&step, "starts")?.unwrap_or(0);
+    set_meta(&step, "starts", starts + 1)?;
     let utc = boot.utc.micros();
     let mono = i64::try_from(boot.mono.as_micros()).unwrap_or(i64::MAX);
     // Several runs share a boot; a trusted pair of clocks is worth more than a first one.

@@ -28,7 +28,7 @@ pub(super) const STATE: Schema =
 pub(super) const RING: Schema =
     Schema { file: "ring.db", application_id: 0x7774_5247, migrations: &[RING_1] };
 
-/// `meta`: `schema`, `epoch`, `clean` (0 while open), `seen`.
+/// `meta`: `schema`, `epoch`, `clean` (0 while open), `starts` (how often it was opened), `seen`.
 ///
 /// `journal`: one row per event. `body` is the JSON of `domain::event::Body`. Rows grow and are not
 /// used twice, because retention never takes the newest one.

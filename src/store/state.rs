@@ -113,6 +113,14 @@ impl StateDb {
         self.dir.as_deref()
     }
 
+    /// Bounds the file at `max_bytes` from now on; it never shrinks below what it holds already.
+    ///
+    /// # Errors
+    /// When SQLite does not take the bound.
+    pub fn set_max_bytes(&mut self, max_bytes: u64) -> Result<(), StoreError> {
+        self.writer.set_max_bytes(max_bytes)
+    }
+
     /// Makes `commit` durable, all of it or nothing. Returns the journal rows of its events.
     ///
     /// # Errors

@@ -164,6 +164,15 @@ impl StateReader {
         )
     }
 
+    /// How often the file has been opened for writing, this time included.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn starts(&self) -> Result<u64, StoreError> {
+        let starts = ask!(self, "counting starts", connection::meta(&self.conn, "starts"))?;
+        Ok(starts.map_or(0, uint))
+    }
+
     /// The newest row of the journal; 0 while it is empty.
     ///
     /// # Errors

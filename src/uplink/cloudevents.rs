@@ -36,7 +36,7 @@ pub struct Birth {
     /// Hash of the configuration in force.
     pub config_hash: String,
     /// Identity of the present `state.db`; a new one begins sequences from 1.
-    pub epoch: String,
+    pub epoch: u64,
 }
 
 /// One MQTT message.
@@ -193,7 +193,7 @@ impl Sender {
 }
 
 /// Whether the newest event of the class is kept by the broker.
-const fn retained(class: Class) -> bool {
+pub(super) const fn retained(class: Class) -> bool {
     match class {
         Class::Asset | Class::Decision | Class::WorkOrder => true,
         Class::Gateway

@@ -4,9 +4,10 @@
 //! than the connection only the newest `asset.state` of each asset is sent; the others are passed
 //! as superseded, once that newest one stands in the queue.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
+use super::cloudevents::retained;
 use super::lane::Acknowledged;
 use crate::domain::event::Body;
 use crate::domain::ids::{AssetId, EventId};
@@ -27,8 +28,6 @@ pub struct EventLane {
     head: u64,
     /// Last row taken from the journal on this connection.
     cursor: u64,
-    /// The journal held nothing beyond `cursor` when its head was here.
-    exhausted: u64,
     /// Rows up to here were committed before the connection.
     catch_up: u64,
     reading: bool,
@@ -36,6 +35,9 @@ pub struct EventLane {
     queue: VecDeque<Committed>,
     /// While catching up: the newest state of each asset.
     states: BTreeMap<AssetId, Committed>,
+    /// Rows at or above the first unacknowledged one whose newest message the broker keeps. An
+    /// older one that is sent again must be followed by the newer ones again, acknowledged or not.
+    kept: BTreeSet<u64>,
     /// Messages of a row that are not acknowledged yet.
     outstanding: BTreeMap<u64, u32>,
     /// Released from memory while the store could not commit; at most [`URGENT_MAX`].
@@ -47,18 +49,19 @@ impl EventLane {
     /// Goes on from a saved position.
     #[must_use]
     pub fn resume(position: &LanePosition, head: u64) -> Self {
-        let done = Acknowledged::resume(position);
+        // Which of the rows ahead the broker keeps is not saved: all of them go again.
+        let done = Acknowledged::resume(&LanePosition { ahead: Vec::new(), ..position.clone() });
         let cursor = done.below() - 1;
         Self {
             done,
             head,
             cursor,
-            exhausted: cursor,
             catch_up: head,
             reading: false,
             retry_at: None,
             queue: VecDeque::new(),
             states: BTreeMap::new(),
+            kept: BTreeSet::new(),
             outstanding: BTreeMap::new(),
             urgent: VecDeque::new(),
             urgent_under_way: BTreeMap::new(),
@@ -83,20 +86,17 @@ impl EventLane {
         self.done.missing(self.done.below(), self.head)
     }
 
-    /// Whether all rows older than the connection have been handed out. Retention may have taken
-    /// the last of them: then the cursor never gets there, but the journal is exhausted.
+    /// Whether all rows older than the connection have been handed out.
     #[must_use]
     pub fn caught_up(&self) -> bool {
-        self.queue.is_empty()
-            && self.states.is_empty()
-            && self.cursor.max(self.exhausted) >= self.catch_up
+        self.queue.is_empty() && self.states.is_empty() && self.cursor >= self.catch_up
     }
 
     /// Whether everything known is acknowledged.
     #[must_use]
     pub fn is_idle(&self) -> bool {
         self.caught_up()
-            && self.exhausted.max(self.cursor) >= self.head
+            && self.cursor >= self.head
             && self.outstanding.is_empty()
             && self.urgent.is_empty()
             && self.urgent_under_way.is_empty()
@@ -104,8 +104,10 @@ impl EventLane {
 
     /// A new connection: everything unacknowledged is sent again.
     pub fn connected(&mut self) {
+        for row in std::mem::take(&mut self.kept) {
+            self.done.unmark(row);
+        }
         self.cursor = self.done.below() - 1;
-        self.exhausted = self.cursor;
         self.catch_up = self.head;
         self.reading = false;
         self.retry_at = None;
@@ -137,7 +139,7 @@ impl EventLane {
     /// The page to read next: rows after this one.
     pub fn wants(&mut self, now: Duration) -> Option<u64> {
         let due = self.retry_at.is_none_or(|at| now >= at);
-        if self.reading || !due || self.queue.len() >= QUEUE_LOW || self.exhausted >= self.head {
+        if self.reading || !due || self.queue.len() >= QUEUE_LOW || self.cursor >= self.head {
             return None;
         }
         self.reading = true;
@@ -157,41 +159,43 @@ impl EventLane {
         self.retry_at = Some(now + READ_RETRY);
     }
 
-    /// A page of rows, in order, and what the head was when it was asked for. A page shorter than
-    /// [`PAGE_ROWS`] is the end of the journal.
+    /// A page of rows with a topic class, in order, and what the head was when it was asked for. An
+    /// empty page is the end: a short one may only have left out rows that could not be read.
     pub fn on_page(&mut self, rows: Vec<Committed>, head: u64) {
         self.reading = false;
-        let end = rows.len() < PAGE_ROWS;
+        let end = rows.is_empty();
         for committed in rows {
             let row = committed.row;
             if row <= self.cursor {
                 continue;
             }
-            // Rows between two that exist were taken by retention: nothing is there to send.
+            // Rows in between stay on the gateway, or were taken by retention.
             self.done.mark(self.cursor + 1, row - 1);
             self.cursor = row;
+            if row > self.catch_up {
+                self.release_states();
+            }
             self.take(committed);
-            if self.cursor >= self.catch_up {
-                self.release_states();
-            }
         }
-        if end {
-            self.exhausted = head.max(self.cursor);
-            if self.exhausted >= self.catch_up {
-                self.release_states();
-            }
-        } else {
-            self.exhausted = self.cursor;
+        if end && head > self.cursor {
+            self.done.mark(self.cursor + 1, head);
+            self.cursor = head;
+        }
+        if self.cursor >= self.catch_up {
+            self.release_states();
         }
     }
 
     fn take(&mut self, committed: Committed) {
         let row = committed.row;
-        if self.done.contains(row) {
-            return;
-        }
-        if committed.event.body.class().is_none() {
+        let Some(class) = committed.event.body.class() else {
             self.done.mark(row, row);
+            return;
+        };
+        if retained(class) {
+            self.kept.insert(row);
+        }
+        if self.done.contains(row) {
             return;
         }
         self.urgent.retain(|urgent| urgent.event.id != committed.event.id);
@@ -241,6 +245,7 @@ impl EventLane {
         if *left == 0 {
             self.outstanding.remove(&row);
             self.done.mark(row, row);
+            self.kept = self.kept.split_off(&self.done.below());
         }
     }
 

@@ -69,6 +69,21 @@ impl Acknowledged {
         }
     }
 
+    /// Takes a number ahead back: it is to be sent again. One below stays acknowledged.
+    pub fn unmark(&mut self, number: u64) {
+        let Some((&start, &end)) = self.ahead.range(..=number).next_back() else { return };
+        if end < number {
+            return;
+        }
+        self.ahead.remove(&start);
+        if start < number {
+            self.ahead.insert(start, number - 1);
+        }
+        if number < end {
+            self.ahead.insert(number + 1, end);
+        }
+    }
+
     /// Whether this number is acknowledged.
     #[must_use]
     pub fn contains(&self, number: u64) -> bool {
@@ -125,6 +140,11 @@ mod tests {
                 let to = from + random.u64(0..5);
                 done.mark(from, to);
                 set.extend(from..=to);
+                let back = random.u64(1..70);
+                if back >= done.below() {
+                    done.unmark(back);
+                    set.remove(&back);
+                }
                 for number in 0..70 {
                     assert_eq!(done.contains(number), set.contains(&number), "{number} {done:?}");
                 }

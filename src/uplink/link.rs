@@ -41,8 +41,8 @@ pub const EVENT_BYTES_MAX: usize = 192 * 1024;
 /// Positions are reported at most this often.
 const REPORT_EVERY: Duration = Duration::from_secs(1);
 /// What a stop waits for events to be acknowledged, and then for the farewell.
-const STOP_FLUSH: Duration = Duration::from_secs(2);
-const STOP_FAREWELL: Duration = Duration::from_secs(1);
+const STOP_FLUSH: Duration = Duration::from_millis(1500);
+const STOP_FAREWELL: Duration = Duration::from_millis(500);
 /// Status and health messages that may wait; the oldest is dropped.
 const LOOSE_MAX: usize = 16;
 /// Numbers a start may use for batches before the next start's begin: a thousand a second for
@@ -94,8 +94,6 @@ pub enum Action {
     Connect {
         /// The will.
         will: Message,
-        /// Names the connection; everything the shell tells about it carries it.
-        generation: u64,
     },
     /// Drop the connection without a word: the broker sends the will.
     Drop,
@@ -399,15 +397,19 @@ impl Link {
         self.sequence
     }
 
+    /// Whether messages flow.
+    #[must_use]
+    pub const fn is_up(&self) -> bool {
+        self.session.is_up()
+    }
+
     /// How it does.
     #[must_use]
     pub fn health(&self) -> UplinkHealth {
         let state = match self.session.state() {
-            State::Up { .. } if !self.stalled => "up",
-            State::Up { .. } | State::Down { .. } | State::Connecting { .. } if self.stalled => {
-                "stalled"
-            }
-            State::Up { .. } | State::Down { .. } | State::Connecting { .. } => "connecting",
+            _ if self.stalled => "stalled",
+            State::Up { .. } => "up",
+            State::Down { .. } | State::Connecting { .. } => "connecting",
         };
         UplinkHealth {
             state: state.to_owned(),
@@ -510,7 +512,7 @@ impl Link {
                 self.generation += 1;
                 let id = self.ids.next(now);
                 let will = self.sender.offline(id, &self.birth, "connection lost", now);
-                Some(Action::Connect { will, generation: self.generation })
+                Some(Action::Connect { will })
             }
             State::Connecting { .. } if due => {
                 let limit = self.options.pace.connect_within;

@@ -57,8 +57,8 @@ pub struct Page {
     pub readings: Vec<Reading>,
     /// Whether the ring holds no more of what was asked.
     pub complete: bool,
-    /// The lowest number the ring still holds; `None` when it is empty.
-    pub first: Option<u64>,
+    /// From this number on the ring had dropped nothing, asked after the page was read.
+    pub first: u64,
 }
 
 #[derive(Debug)]
@@ -244,7 +244,8 @@ impl ReadingLane {
                 self.backlog_at = now + Duration::try_from_secs_f64(span).unwrap_or_default();
             }
         }
-        let gone = first.map_or(request.through, |first| (first - 1).min(request.through));
+        let read = readings.first().map_or(u64::MAX, |reading| reading.arrival.0);
+        let gone = (first.min(read) - 1).min(request.through);
         let gap = (gone >= from).then(|| self.gap(from, gone)).flatten();
         let from = from.max(gone + 1);
         if to < from {

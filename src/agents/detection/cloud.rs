@@ -1,0 +1,565 @@
+//! The multivariate score of an asset: how far its smoothed tags lie from where they were while it
+//! was healthy, in the metric of their own covariance.
+//!
+//! Inputs are smoothed, not the score; the covariance is that of the smoothed rows, shrunk. The
+//! limit comes from rows the model had not seen: the learning period is split twice, once each way
+//! round. Afterwards the centre follows slowly, stands still while anything is suspicious, and
+//! never leaves the neighbourhood of where it was learnt.
+
+use ndarray::{Array1, Array2};
+use serde::{Deserialize, Serialize};
+
+use crate::analytics::multivariate::{Cholesky, ledoit_wolf};
+use crate::analytics::stats::{ewma_weight, median_and_sigma, quantile, slope};
+
+/// Time constant of the smoothing, in seconds. Machines fail over minutes and more; ten readings at
+/// the usual one a second lower independent noise by more than four.
+pub(super) const SMOOTH: f64 = 10.0;
+/// Rows kept while learning; beyond, every second one is dropped and half as many are taken.
+const KEPT_MAX: usize = 512;
+/// Fewest rows a model is learnt from.
+pub(super) const ROWS_LEAST: usize = 20;
+/// Share of the learning rows a model is fitted on when the rest calibrates it: the last third is
+/// what the rows to come resemble most, and two thirds still span the usual.
+const FIT_SHARE: f64 = 2.0 / 3.0;
+/// The centre at the end of learning is a mean that forgets over this share of the period: the same
+/// third.
+const CENTRE_SHARE: f64 = 1.0 / 3.0;
+/// The limit lies this many times beyond the worst unseen healthy distance (squared), 1.6 times as
+/// far. The maximum of χ² with a few degrees of freedom over a period a thousand times longer is 2
+/// to 3 times that over a few dozen independent rows.
+const LIMIT_MARGIN: f64 = 2.5;
+/// Quantile of the learning rows' distances that makes them comparable between models.
+const UNIT_QUANTILE: f64 = 0.99;
+/// The centre follows only while the distance is below this share of the limit.
+const FREEZE: f64 = 0.5;
+/// And never further from where it was learnt than this share of the limit.
+const DRIFT_CAP: f64 = 0.25;
+/// Independent rows (two time constants apart) below which limits are wider.
+const INDEPENDENT_ROWS: f64 = 20.0;
+/// A column that is missing in more than this share of the rows is left out.
+const MISSING_MAX: f64 = 0.2;
+/// A column moves when its scatter is more than this share of its size.
+const MOVES_LEAST: f64 = 1e-9;
+
+/// Rows kept while learning.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+struct Kept {
+    smooth: Vec<f32>,
+    raw: Vec<f32>,
+    times: Vec<f64>,
+    stride: u32,
+    skipped: u32,
+    taken: f64,
+}
+
+/// What was learnt.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+struct Model {
+    /// Columns that move, by index.
+    used: Vec<usize>,
+    /// Per used column: robust mean and deviation of the raw values, in the tag's unit (the mean
+    /// relative to the origin).
+    middle: Vec<f64>,
+    scale: Vec<f64>,
+    /// Present centre of the smoothed values, in units of the scale.
+    centre: Vec<f64>,
+    /// Where it was learnt.
+    reference: Vec<f64>,
+    /// Shrunk covariance of the smoothed values in units of the scale, used × used.
+    covariance: Vec<f64>,
+    /// Squared distance at the limit.
+    limit: f64,
+    /// Time constant of the centre, in seconds.
+    follow: f64,
+}
+
+/// The factor for the columns that take part at present.
+#[derive(Debug, Clone, PartialEq)]
+struct Metric {
+    /// Which of the used columns, by position.
+    columns: Vec<usize>,
+    factor: Cholesky,
+    /// Share of the used columns.
+    share: f64,
+}
+
+/// See the module.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Cloud {
+    origin: Vec<f64>,
+    smooth: Vec<f64>,
+    last: Option<f64>,
+    kept: Kept,
+    model: Option<Model>,
+    /// The metric of all columns that measure, and of those whose sensors are beyond suspicion.
+    metrics: [Option<Metric>; 2],
+    /// Which of the two was used last.
+    present: usize,
+    departure: Vec<f64>,
+    whitened: Vec<f64>,
+    last_ratio: f64,
+}
+
+/// What is kept over restarts.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(super) struct SavedCloud {
+    origin: Vec<f64>,
+    smooth: Vec<f64>,
+    last: Option<f64>,
+    kept: Kept,
+    model: Option<Model>,
+}
+
+/// Why a learning period teaches nothing, or little.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Weakness {
+    /// No column moves.
+    Constant,
+    /// Too few rows.
+    Short,
+    /// These columns (by index) moved steadily in one direction.
+    Trending(Vec<usize>),
+}
+
+/// One column's part in a distance.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Part {
+    /// Index of the column.
+    pub(super) column: usize,
+    /// Share of the squared distance, 0 to 1.
+    pub(super) share: f64,
+}
+
+impl Cloud {
+    pub(super) fn new(columns: usize) -> Self {
+        Self {
+            origin: vec![f64::NAN; columns],
+            smooth: vec![f64::NAN; columns],
+            last: None,
+            kept: Kept::default(),
+            model: None,
+            metrics: [None, None],
+            present: 0,
+            departure: Vec::with_capacity(columns),
+            whitened: Vec::with_capacity(columns),
+            last_ratio: 0.0,
+        }
+    }
+
+    pub(super) fn save(&self) -> SavedCloud {
+        SavedCloud {
+            origin: self.origin.clone(),
+            smooth: self.smooth.clone(),
+            last: self.last,
+            kept: self.kept.clone(),
+            model: self.model.clone(),
+        }
+    }
+
+    /// Takes up what was saved; `None` when it is about another number of columns.
+    pub(super) fn load(saved: SavedCloud, columns: usize) -> Option<Self> {
+        (saved.origin.len() == columns && saved.smooth.len() == columns).then(|| Self {
+            origin: saved.origin,
+            smooth: saved.smooth,
+            last: saved.last,
+            kept: saved.kept,
+            model: saved.model,
+            ..Self::new(columns)
+        })
+    }
+
+    /// Whether something was learnt.
+    pub(super) const fn is_fitted(&self) -> bool {
+        self.model.is_some()
+    }
+
+    /// Rows learnt from so far.
+    pub(super) const fn rows(&self) -> f64 {
+        self.kept.taken
+    }
+
+    /// Smooths one row (NaN: no value) at a time in seconds. Returns the step since the last one.
+    pub(super) fn advance(&mut self, time: f64, row: &[f64]) -> f64 {
+        let step = self.last.map_or(0.0, |last| time - last);
+        self.last = Some(time);
+        let weight = ewma_weight(step, SMOOTH);
+        for ((smooth, origin), value) in self.smooth.iter_mut().zip(&mut self.origin).zip(row) {
+            if value.is_nan() {
+                continue;
+            }
+            if origin.is_nan() {
+                *origin = *value;
+            }
+            let value = value - *origin;
+            if smooth.is_nan() {
+                *smooth = value;
+            } else {
+                *smooth += weight * (value - *smooth);
+            }
+        }
+        step
+    }
+
+    /// Forgets the smoothing, not what was learnt: the next row begins it anew.
+    pub(super) fn restart(&mut self) {
+        self.smooth.fill(f64::NAN);
+        self.last = None;
+    }
+
+    /// Keeps the row just smoothed for learning.
+    pub(super) fn keep(&mut self, time: f64, row: &[f64]) {
+        let kept = &mut self.kept;
+        kept.taken += 1.0;
+        kept.stride = kept.stride.max(1);
+        kept.skipped += 1;
+        if kept.skipped < kept.stride {
+            return;
+        }
+        kept.skipped = 0;
+        let columns = self.smooth.len();
+        if kept.times.len() >= KEPT_MAX {
+            thin(&mut kept.smooth, columns);
+            thin(&mut kept.raw, columns);
+            thin(&mut kept.times, 1);
+            kept.stride = kept.stride.saturating_mul(2);
+        }
+        #[expect(clippy::cast_possible_truncation, reason = "kept relative to the origin, as f32")]
+        for ((smooth, value), origin) in self.smooth.iter().zip(row).zip(&self.origin) {
+            kept.smooth.push(*smooth as f32);
+            kept.raw.push((value - origin) as f32);
+        }
+        kept.times.push(time);
+    }
+
+    /// Learns from the rows kept. The model holds from then on; the rows stay, so that it can be
+    /// learnt again from more. Returns what is weak about it; without a model when nothing moves.
+    pub(super) fn fit(&mut self) -> Vec<Weakness> {
+        let mut weak = Vec::new();
+        let (columns, rows) = (self.smooth.len(), self.kept.times.len());
+        if rows < ROWS_LEAST {
+            return vec![Weakness::Short];
+        }
+        let mut scratch = Vec::new();
+        let (mut used, mut middle, mut scale, mut trending) = (vec![], vec![], vec![], vec![]);
+        let column = |table: &[f32], index: usize| -> Vec<f64> {
+            table.iter().skip(index).step_by(columns).map(|v| f64::from(*v)).collect()
+        };
+        for index in 0..columns {
+            let mut raw = column(&self.kept.raw, index);
+            raw.retain(|v| v.is_finite());
+            if (raw.len() as f64) < (1.0 - MISSING_MAX) * rows as f64 {
+                continue;
+            }
+            let (centre, sigma) = median_and_sigma(&raw, &mut scratch);
+            let n = raw.len() as f64;
+            let mean = raw.iter().sum::<f64>() / n;
+            let deviation = (raw.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / n).sqrt();
+            // Quantised series can have a MAD of 0 though they move.
+            let sigma = if sigma > 0.05 * deviation { sigma } else { deviation };
+            if sigma <= MOVES_LEAST * (1.0 + self.origin[index].abs()) {
+                continue;
+            }
+            let smooth = column(&self.kept.smooth, index);
+            if is_trending(&self.kept.times, &smooth) {
+                trending.push(index);
+            }
+            used.push(index);
+            middle.push(centre);
+            scale.push(sigma);
+        }
+        if used.is_empty() {
+            self.model = None;
+            self.metrics = [None, None];
+            return vec![Weakness::Constant];
+        }
+        if !trending.is_empty() {
+            weak.push(Weakness::Trending(trending));
+        }
+        let table = Array2::from_shape_fn((rows, used.len()), |(i, j)| {
+            let value = f64::from(self.kept.smooth[i * columns + used[j]]);
+            if value.is_finite() { (value - middle[j]) / scale[j] } else { 0.0 }
+        });
+        let times = &self.kept.times;
+        let Some((centre, covariance, factor)) = metric_of(&table, times, 0, rows) else {
+            return vec![Weakness::Constant];
+        };
+        let unit = unit_of(&table, 0, rows, &centre, &factor);
+        let worst = worst_unseen(&table, times);
+        let span = self.kept.times[rows - 1] - self.kept.times[0];
+        let independent = span / (2.0 * SMOOTH).max(span / rows as f64);
+        if independent < 0.9 * INDEPENDENT_ROWS {
+            weak.push(Weakness::Short);
+        }
+        let wider = (INDEPENDENT_ROWS / independent.max(1.0)).max(1.0);
+        self.model = Some(Model {
+            middle,
+            scale,
+            reference: centre.to_vec(),
+            centre: centre.to_vec(),
+            covariance: covariance.iter().copied().collect(),
+            limit: LIMIT_MARGIN * wider * worst.max(1.0) * unit,
+            follow: span.max(SMOOTH),
+            used,
+        });
+        self.metrics = [None, None];
+        weak
+    }
+
+    /// Frees the rows kept for learning.
+    pub(super) fn settle(&mut self) {
+        let taken = self.kept.taken;
+        self.kept = Kept { taken, ..Kept::default() };
+    }
+
+    /// Squared distance of the row just smoothed over the limit; 0 without a model. `active` says
+    /// which columns take part, `place` where their metric is remembered (0 or 1): it is worked out
+    /// anew only when the columns change.
+    pub(super) fn ratio(&mut self, active: &[bool], place: usize) -> f64 {
+        self.present = place;
+        self.last_ratio = 0.0;
+        let Some(model) = &self.model else { return 0.0 };
+        let takes_part = |column: usize| active[column] && !self.smooth[column].is_nan();
+        let same = self.metrics[place].as_ref().is_some_and(|metric| {
+            let mut present = metric.columns.iter();
+            let mut next = present.next();
+            model.used.iter().enumerate().all(|(position, column)| {
+                let inside = next == Some(&position);
+                if inside {
+                    next = present.next();
+                }
+                inside == takes_part(*column)
+            })
+        });
+        if !same {
+            let columns: Vec<usize> =
+                (0..model.used.len()).filter(|i| takes_part(model.used[*i])).collect();
+            self.metrics[place] = reduced(model, columns);
+        }
+        let Some(metric) = &self.metrics[place] else { return 0.0 };
+        self.departure.clear();
+        for &i in &metric.columns {
+            let value = (self.smooth[model.used[i]] - model.middle[i]) / model.scale[i];
+            self.departure.push(value - model.centre[i]);
+        }
+        self.whitened.clear();
+        self.whitened.extend_from_slice(&self.departure);
+        self.last_ratio = metric.factor.whiten(&mut self.whitened) / (model.limit * metric.share);
+        self.last_ratio
+    }
+
+    /// What [`Self::ratio`] said last.
+    pub(super) const fn last_ratio(&self) -> f64 {
+        self.last_ratio
+    }
+
+    /// Expected value of a column in its unit, and how far its smoothed value is from it in robust
+    /// deviations; `None` for a column that is not judged.
+    pub(super) fn expected(&self, column: usize) -> Option<(f64, f64)> {
+        let model = self.model.as_ref()?;
+        let i = model.used.iter().position(|used| *used == column)?;
+        let expected = self.origin[column] + model.middle[i] + model.centre[i] * model.scale[i];
+        let sigma = (self.smooth[column] - model.middle[i]) / model.scale[i] - model.centre[i];
+        Some((expected, if sigma.is_nan() { 0.0 } else { sigma }))
+    }
+
+    /// Lets the centre follow the row last judged with `ratio`, `step` seconds after the one
+    /// before.
+    pub(super) fn follow(&mut self, step: f64, ratio: f64) {
+        let (Some(model), Some(metric)) = (&mut self.model, &self.metrics[self.present]) else { return };
+        if ratio >= FREEZE {
+            return;
+        }
+        let weight = ewma_weight(step, model.follow);
+        for (&i, d) in metric.columns.iter().zip(&self.departure) {
+            model.centre[i] += weight * d;
+        }
+        self.whitened.clear();
+        self.whitened.extend(metric.columns.iter().map(|&i| model.centre[i] - model.reference[i]));
+        let drift = metric.factor.whiten(&mut self.whitened) / (model.limit * metric.share);
+        if drift > DRIFT_CAP {
+            let back = (DRIFT_CAP / drift).sqrt();
+            for &i in &metric.columns {
+                model.centre[i] =
+                    model.reference[i] + back * (model.centre[i] - model.reference[i]);
+            }
+        }
+    }
+
+    /// The columns' parts in the distance last judged, the largest first. Allocates: only for what
+    /// is announced.
+    pub(super) fn parts(&self) -> Vec<Part> {
+        let (Some(model), Some(metric)) = (&self.model, &self.metrics[self.present]) else { return Vec::new() };
+        let shares = metric.factor.contributions(&self.departure);
+        let total: f64 = shares.iter().filter(|share| **share > 0.0).sum();
+        let mut parts: Vec<Part> = metric
+            .columns
+            .iter()
+            .zip(shares)
+            .map(|(&i, share)| Part {
+                column: model.used[i],
+                share: if total > 0.0 { share.max(0.0) / total } else { 0.0 },
+            })
+            .collect();
+        parts.sort_by(|a, b| b.share.total_cmp(&a.share));
+        parts
+    }
+
+    /// The distance last judged over the limit when `column` is left out: small when it alone has
+    /// departed. Allocates.
+    pub(super) fn ratio_without(&self, column: usize) -> Option<f64> {
+        let (model, metric) = (self.model.as_ref()?, self.metrics[self.present].as_ref()?);
+        let columns: Vec<usize> =
+            metric.columns.iter().copied().filter(|i| model.used[*i] != column).collect();
+        let rest = reduced(model, columns)?;
+        let mut departure: Vec<f64> = metric
+            .columns
+            .iter()
+            .zip(&self.departure)
+            .filter(|(i, _)| model.used[**i] != column)
+            .map(|(_, d)| *d)
+            .collect();
+        Some(rest.factor.whiten(&mut departure) / (model.limit * rest.share))
+    }
+
+    /// Share of a column's variance that the other columns foretell (squared multiple
+    /// correlation, 1 − 1 / (Σᵢᵢ Σ⁻¹ᵢᵢ)). Allocates.
+    pub(super) fn foretold(&self, column: usize) -> Option<f64> {
+        let (model, metric) = (self.model.as_ref()?, self.metrics[self.present].as_ref()?);
+        let place = metric.columns.iter().position(|i| model.used[*i] == column)?;
+        let i = metric.columns[place];
+        let mut unit = vec![0.0; metric.columns.len()];
+        unit[place] = 1.0;
+        metric.factor.solve(&mut unit);
+        let variance = model.covariance[i * model.used.len() + i];
+        Some((1.0 - 1.0 / (variance * unit[place])).clamp(0.0, 1.0))
+    }
+
+    /// How many columns took part in the distance last judged.
+    pub(super) fn taking_part(&self) -> usize {
+        self.metrics[self.present].as_ref().map_or(0, |metric| metric.columns.len())
+    }
+
+    /// Robust middle and deviation of a column's raw values, in its unit.
+    pub(super) fn usual(&self, column: usize) -> Option<(f64, f64)> {
+        let model = self.model.as_ref()?;
+        let i = model.used.iter().position(|used| *used == column)?;
+        Some((self.origin[column] + model.middle[i], model.scale[i]))
+    }
+}
+
+/// Drops every second row.
+fn thin<T: Copy>(table: &mut Vec<T>, columns: usize) {
+    let mut kept = 0;
+    for row in (0..table.len() / columns.max(1)).step_by(2) {
+        table.copy_within(row * columns..(row + 1) * columns, kept);
+        kept += columns;
+    }
+    table.truncate(kept);
+}
+
+/// Whether a smoothed series moves so steadily that the period shows no level: the line explains
+/// nine tenths of its variance.
+fn is_trending(times: &[f64], smooth: &[f64]) -> bool {
+    let n = smooth.len() as f64;
+    let mean_v = smooth.iter().sum::<f64>() / n;
+    let mean_t = times.iter().sum::<f64>() / n;
+    let slope = slope(times, smooth);
+    let total: f64 = smooth.iter().map(|v| (v - mean_v).powi(2)).sum();
+    let line: f64 = times.iter().map(|t| (slope * (t - mean_t)).powi(2)).sum();
+    total > 0.0 && line > 0.9 * total
+}
+
+/// Centre, covariance and factor of the rows from `from` to `to`. The centre is where the rows are
+/// at their end, and the covariance is around it: what moved while it was learnt may move on.
+fn metric_of(
+    table: &Array2<f64>,
+    times: &[f64],
+    from: usize,
+    to: usize,
+) -> Option<(Array1<f64>, Array2<f64>, Cholesky)> {
+    let rows = table.slice(ndarray::s![from..to, ..]);
+    let (first, last) = (times[from], times[to - 1]);
+    let memory = (CENTRE_SHARE * (last - first)).max(f64::MIN_POSITIVE);
+    let mut middle = Array1::zeros(table.ncols());
+    let mut total = 0.0;
+    for (row, time) in rows.outer_iter().zip(&times[from..to]) {
+        let weight = (-(last - time) / memory).exp();
+        middle.scaled_add(weight, &row);
+        total += weight;
+    }
+    middle /= total;
+    let (mut covariance, _) = ledoit_wolf(rows, &middle);
+    // Keeps columns that stood still in this part from having no variance at all.
+    for i in 0..covariance.nrows() {
+        covariance[[i, i]] += 1e-6;
+    }
+    let factor = Cholesky::new(covariance.view())?;
+    Some((middle, covariance, factor))
+}
+
+fn distances(
+    table: &Array2<f64>,
+    from: usize,
+    to: usize,
+    centre: &Array1<f64>,
+    factor: &Cholesky,
+) -> Vec<f64> {
+    let mut row = vec![0.0; table.ncols()];
+    (from..to)
+        .map(|i| {
+            for (j, value) in row.iter_mut().enumerate() {
+                *value = table[[i, j]] - centre[j];
+            }
+            factor.whiten(&mut row)
+        })
+        .collect()
+}
+
+fn unit_of(
+    table: &Array2<f64>,
+    from: usize,
+    to: usize,
+    centre: &Array1<f64>,
+    factor: &Cholesky,
+) -> f64 {
+    quantile(&mut distances(table, from, to, centre, factor), UNIT_QUANTILE).max(1e-12)
+}
+
+/// Worst distance of rows that a model had not seen, over that model's own unit: the first part
+/// judged by the last and the last by the first. The smaller counts, so that a fault in one part
+/// of the learning period does not make the detector blind.
+fn worst_unseen(table: &Array2<f64>, times: &[f64]) -> f64 {
+    let rows = table.nrows();
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "a share of the rows"
+    )]
+    let part = (rows as f64 * FIT_SHARE) as usize;
+    let worst = |fit: (usize, usize), test: (usize, usize)| -> Option<f64> {
+        let (centre, _, factor) = metric_of(table, times, fit.0, fit.1)?;
+        let unit = unit_of(table, fit.0, fit.1, &centre, &factor);
+        let far = distances(table, test.0, test.1, &centre, &factor);
+        Some(far.into_iter().fold(0.0, f64::max) / unit)
+    };
+    let forward = worst((0, part), (part, rows));
+    let backward = worst((rows - part, rows), (0, rows - part));
+    match (forward, backward) {
+        (Some(a), Some(b)) => a.min(b),
+        (a, b) => a.or(b).unwrap_or(1.0),
+    }
+}
+
+/// The metric of some of a model's columns; `None` when none is left.
+fn reduced(model: &Model, columns: Vec<usize>) -> Option<Metric> {
+    if columns.is_empty() {
+        return None;
+    }
+    let (all, size) = (model.used.len(), columns.len());
+    let matrix = Array2::from_shape_fn((size, size), |(i, j)| {
+        model.covariance[columns[i] * all + columns[j]]
+    });
+    let factor = Cholesky::new(matrix.view())?;
+    Some(Metric { columns, factor, share: size as f64 / all as f64 })
+}

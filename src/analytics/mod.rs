@@ -1,0 +1,14 @@
+//! Numbers: slices in, numbers out. Nothing here knows a tag, a stage or a clock.
+//!
+//! Every method names its source; units and shapes stand at each function. Inputs are finite:
+//! whoever calls has sorted out what is not.
+
+pub mod assignment;
+pub mod calibrate;
+pub mod degradation;
+pub mod multivariate;
+pub mod outlier;
+pub mod profile;
+pub mod sanity;
+pub mod stats;
+pub mod survival;

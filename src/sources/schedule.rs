@@ -1,0 +1,123 @@
+//! Pure: which poll is due next on a line.
+//!
+//! Of the polls that are due, the one whose next turn comes first goes first (earliest deadline
+//! first, Liu & Layland, J. ACM 20(1), 1973), so that a slow class never holds up a fast one. A
+//! poll that could not be made in time is left out and counted: late polls are never bunched.
+
+use std::time::Duration;
+
+/// Window over which first polls are spread, so that a start is no burst.
+const STAGGER_MAX: Duration = Duration::from_secs(1);
+
+#[derive(Debug, Clone, Copy)]
+struct Entry {
+    due: Duration,
+    period: Duration,
+}
+
+/// What to do next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Next {
+    /// Make this poll now.
+    Run(usize),
+    /// Nothing is due before then (monotonic time).
+    At(Duration),
+    /// There is nothing to poll.
+    Never,
+}
+
+/// The polls of one line; each has a number, its place in the list it was made from.
+#[derive(Debug, Clone, Default)]
+pub struct Schedule {
+    entries: Vec<Entry>,
+}
+
+impl Schedule {
+    /// A schedule of polls with these periods, the first ones spread after `now` (monotonic).
+    #[must_use]
+    pub fn new(now: Duration, periods: impl ExactSizeIterator<Item = Duration>) -> Self {
+        let count = f64::from(u32::try_from(periods.len()).unwrap_or(u32::MAX)).max(1.0);
+        let entries = periods
+            .enumerate()
+            .map(|(position, period)| {
+                // A period of zero would never let anything else run.
+                let period = period.max(Duration::from_millis(1));
+                let share = f64::from(u32::try_from(position).unwrap_or(u32::MAX)) / count;
+                Entry { due: now + period.min(STAGGER_MAX).mul_f64(share), period }
+            })
+            .collect();
+        Self { entries }
+    }
+
+    /// What to do at `now`.
+    #[must_use]
+    pub fn next(&self, now: Duration) -> Next {
+        let due = self.entries.iter().enumerate().filter(|(_, entry)| entry.due <= now);
+        if let Some((poll, _)) = due.min_by_key(|(_, entry)| entry.due + entry.period) {
+            return Next::Run(poll);
+        }
+        self.entries.iter().map(|entry| entry.due).min().map_or(Next::Never, Next::At)
+    }
+
+    /// A poll was made and it is `now`: its next turn is the first one of its grid that lies ahead.
+    /// Returns how many turns were left out.
+    pub fn done(&mut self, poll: usize, now: Duration) -> u64 {
+        let entry = &mut self.entries[poll];
+        let late = now.saturating_sub(entry.due);
+        let left_out = late.as_nanos() / entry.period.as_nanos();
+        let left_out = u32::try_from(left_out).unwrap_or(u32::MAX);
+        entry.due += entry.period.saturating_mul(left_out.saturating_add(1));
+        u64::from(left_out)
+    }
+
+    /// A poll is not to be made before `until`.
+    pub fn postpone(&mut self, poll: usize, until: Duration) {
+        self.entries[poll].due = until;
+    }
+
+    /// A poll is to be made at `at` if its turn would come later.
+    pub fn hasten(&mut self, poll: usize, at: Duration) {
+        let entry = &mut self.entries[poll];
+        entry.due = entry.due.min(at);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const fn ms(ms: u64) -> Duration {
+        Duration::from_millis(ms)
+    }
+
+    #[test]
+    fn first_polls_are_spread() {
+        let schedule = Schedule::new(ms(500), [ms(1000); 4].into_iter());
+        let due: Vec<_> = schedule.entries.iter().map(|entry| entry.due).collect();
+        assert_eq!(due, [ms(500), ms(750), ms(1000), ms(1250)]);
+    }
+
+    #[test]
+    fn the_nearest_deadline_goes_first() {
+        let mut schedule = Schedule::new(ms(0), [ms(60_000), ms(100)].into_iter());
+        schedule.postpone(1, ms(5));
+        assert_eq!(schedule.next(ms(10)), Next::Run(1));
+        assert_eq!(schedule.done(1, ms(12)), 0);
+        assert_eq!(schedule.next(ms(12)), Next::Run(0));
+        schedule.done(0, ms(20));
+        assert_eq!(schedule.next(ms(20)), Next::At(ms(105)));
+    }
+
+    #[test]
+    fn missed_turns_are_counted_and_not_made_up_for() {
+        let mut schedule = Schedule::new(ms(0), [ms(100)].into_iter());
+        assert_eq!(schedule.next(ms(0)), Next::Run(0));
+        assert_eq!(schedule.done(0, ms(350)), 3, "100, 200 and 300 are gone");
+        assert_eq!(schedule.next(ms(350)), Next::At(ms(400)));
+    }
+
+    #[test]
+    fn a_schedule_without_polls_never_runs() {
+        assert_eq!(Schedule::default().next(ms(0)), Next::Never);
+    }
+}

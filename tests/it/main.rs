@@ -1,0 +1,15 @@
+//! The integration tests: one binary, a file per boundary.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::wildcard_enum_match_arm,
+    reason = "all of this is test code; clippy knows only the functions marked so"
+)]
+
+mod support;
+
+mod modbus;
+mod simulate;
+mod mqtt_source;
+mod tidy;

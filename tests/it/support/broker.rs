@@ -1,0 +1,95 @@
+//! A mosquitto of our own, on a free port.
+
+use std::io::Write as _;
+use std::net::TcpListener;
+use std::process::{Child, Command, Stdio};
+
+/// A running broker; it is killed when dropped.
+#[derive(Debug)]
+pub(crate) struct Mosquitto {
+    /// Where it listens on 127.0.0.1.
+    pub(crate) port: u16,
+    child: Child,
+    directory: tempfile::TempDir,
+}
+
+impl Mosquitto {
+    /// Starts a broker; `None` (and a line saying so) when it is not installed.
+    pub(crate) async fn start() -> Option<Self> {
+        // It cannot be given port 0, so it is started again when somebody took the port meanwhile.
+        for _ in 0..10 {
+            let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+            let directory = tempfile::tempdir().unwrap();
+            let Some(child) = Self::spawn(port, &directory) else {
+                println!("skipped: needs mosquitto");
+                return None;
+            };
+            let mut broker = Self { port, child, directory };
+            if broker.is_ready().await {
+                return Some(broker);
+            }
+        }
+        panic!("mosquitto did not start on ten ports");
+    }
+
+    fn spawn(port: u16, directory: &tempfile::TempDir) -> Option<Child> {
+        let path = directory.path().join("mosquitto.conf");
+        let mut file = std::fs::File::create(&path).unwrap();
+        // A test must not lose messages to the default queue limit of 1,000.
+        writeln!(file, "listener {port} 127.0.0.1\nallow_anonymous true\nmax_queued_messages 0")
+            .unwrap();
+        let program = ["/usr/sbin/mosquitto", "/usr/local/sbin/mosquitto", "mosquitto"];
+        program.into_iter().find_map(|program| {
+            let mut command = Command::new(program);
+            command.arg("-c").arg(&path).stdout(Stdio::null()).stderr(Stdio::null());
+            command.spawn().ok()
+        })
+    }
+
+    async fn is_ready(&mut self) -> bool {
+        loop {
+            if tokio::net::TcpStream::connect(("127.0.0.1", self.port)).await.is_ok() {
+                return self.child.try_wait().unwrap().is_none();
+            }
+            if self.child.try_wait().unwrap().is_some() {
+                return false;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        }
+    }
+
+    /// Kills the broker and starts it again on its port, its sessions lost.
+    pub(crate) async fn restart(&mut self) {
+        self.kill();
+        loop {
+            self.child = Self::spawn(self.port, &self.directory).expect("it started before");
+            if self.is_ready().await {
+                return;
+            }
+        }
+    }
+
+    /// Publishes with QoS 1 and waits until the broker has it.
+    pub(crate) fn publish(&self, topic: &str, payload: &[u8], retain: bool) {
+        let mut command = Command::new("mosquitto_pub");
+        command.args(["-h", "127.0.0.1", "-q", "1", "-s", "-t", topic]);
+        command.args(["-p", &self.port.to_string()]);
+        if retain {
+            command.arg("-r");
+        }
+        let mut child = command.stdin(Stdio::piped()).spawn().unwrap();
+        child.stdin.take().unwrap().write_all(payload).unwrap();
+        assert!(child.wait().unwrap().success());
+    }
+
+    fn kill(&mut self) {
+        self.child.kill().ok();
+        self.child.wait().ok();
+    }
+}
+
+impl Drop for Mosquitto {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
