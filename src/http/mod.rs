@@ -12,6 +12,7 @@
 mod actions;
 mod guard;
 mod health;
+mod history;
 mod ingest;
 mod json;
 mod lists;
@@ -155,7 +156,7 @@ fn router(
         .route("/decisions", get(lists::decisions))
         .route("/dead-letters", get(lists::dead_letters))
         .route("/events", get(lists::events))
-        .route("/readings", post(ingest::take))
+        .route("/readings", get(history::list).post(ingest::take))
         .route("/stream", get(stream::stream))
         .route("/alarms/{id}/ack", post(actions::acknowledge))
         .route("/alarms/{id}/shelve", post(actions::shelve))

@@ -20,8 +20,8 @@ use crate::domain::alarm::{Alarm, AlarmCause, AlarmState, LimitKind};
 use crate::domain::command::{Refusal, Verb};
 use crate::domain::decision::Choice;
 use crate::domain::event::{Body, Class, Event};
-use crate::domain::ids::{AssetId, EventId, SourceId, TagId, TagKey};
-use crate::domain::reading::{Quality, RawValue, Reason};
+use crate::domain::ids::{Arrival, AssetId, EventId, SourceId, TagId, TagKey};
+use crate::domain::reading::{Quality, RawValue, Reading, Reason};
 use crate::domain::record::{Record, RecordKind};
 use crate::domain::severity::Severity;
 use crate::domain::time::{Now, Timestamp};
@@ -29,7 +29,7 @@ use crate::port::{
     Announcements, Committed, EngineHandle, EngineStatus, Input, SourceHealth, StageStatus,
     UplinkHealth,
 };
-use crate::store::{BootInfo, Commit, StateDb};
+use crate::store::{BootInfo, Commit, RingDb, StateDb};
 
 use super::{ApiState, ReloadRequest, serve};
 
@@ -78,6 +78,7 @@ pub(crate) struct Daemon {
     sequence: AtomicU64,
     stop: CancellationToken,
     tasks: JoinSet<()>,
+    ring: RingDb,
     _setting: watch::Sender<Setting>,
     _dir: tempfile::TempDir,
 }
@@ -107,6 +108,7 @@ async fn daemon_with(config: Config) -> Daemon {
         trusted: now.trusted,
     };
     let (state, _) = StateDb::open(dir.path(), 64 << 20, &boot).unwrap();
+    let (ring, _) = RingDb::open(dir.path(), 64 << 20, &boot).unwrap();
     let keys: BTreeMap<_, _> =
         config.tags().zip(0..).map(|((_, tag, _), key)| (tag.path.clone(), TagKey(key))).collect();
     let plant = Arc::new(config.plant(&keys));
@@ -155,6 +157,7 @@ async fn daemon_with(config: Config) -> Daemon {
         sequence: AtomicU64::new(0),
         stop,
         tasks,
+        ring,
         _setting: setting,
         _dir: dir,
     }
@@ -475,6 +478,56 @@ async fn a_repeated_idempotency_key_is_not_taken_in_again() {
     let reply = post_with(address, "/api/v1/readings", key, &other).await;
     assert_eq!(reply.status, 422);
     assert!(daemon.inputs.try_recv().is_err());
+}
+
+#[tokio::test]
+async fn readings_come_out_raw_and_rolled_up() {
+    let mut daemon = daemon().await;
+    let readings: Vec<Reading> = (0..180_u32)
+        .map(|second| Reading {
+            tag: TagKey(0),
+            arrival: Arrival(u64::from(second) + 1),
+            time: Timestamp::from_micros(NOON - 180_000_000 + i64::from(second) * 1_000_000),
+            value: if second == 5 { f64::NAN } else { f64::from(second) },
+            quality: if second == 5 { Quality::Bad(Reason::Comm) } else { Quality::Good },
+        })
+        .collect();
+    daemon.ring.append(&readings);
+    daemon.ring.commit().unwrap();
+    let address = daemon.address;
+    let path = "/api/v1/readings?asset=P-101&tag=temp";
+    let first = get(address, &format!("{path}&limit=10")).await.json();
+    assert_eq!(first["items"].as_array().unwrap().len(), 10);
+    assert_eq!(
+        first["items"][5],
+        json!({
+            "time": "2026-05-01T10:17:35.000Z", "value": null, "quality": "bad", "reason": "comm",
+        })
+    );
+    let cursor = first["next"].as_str().unwrap();
+    let second = get(address, &format!("{path}&limit=1000&cursor={cursor}")).await.json();
+    assert_eq!(second["items"].as_array().unwrap().len(), 170);
+    assert_eq!(second["next"], Value::Null);
+
+    let rolled = format!("{path}&resolution=1m&from=2026-05-01T10:00:00Z&to=2026-05-01T11:00:00Z");
+    let all = get(address, &rolled).await.json();
+    let counts: u64 =
+        all["items"].as_array().unwrap().iter().map(|row| row["count"].as_u64().unwrap()).sum();
+    assert_eq!((counts, &all["next"]), (179, &Value::Null));
+    let first = get(address, &format!("{rolled}&limit=1")).await.json();
+    let cursor = first["next"].as_str().unwrap();
+    let second = get(address, &format!("{rolled}&limit=1&cursor={cursor}")).await.json();
+    assert_eq!(second["items"][0], all["items"][1]);
+
+    for (query, status) in [
+        ("asset=P-101", 400),
+        ("asset=P-101&tag=nothing", 404),
+        ("asset=P-101&tag=temp&resolution=2m", 400),
+        ("asset=P-101&tag=temp&from=2026-05-02T00:00:00Z&to=2026-05-01T00:00:00Z", 400),
+    ] {
+        let reply = get(address, &format!("/api/v1/readings?{query}")).await;
+        assert_eq!(reply.status, status, "{query}");
+    }
 }
 
 #[tokio::test]
