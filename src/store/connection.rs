@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags, OptionalExtension, params};
+use rustix::fs::{Access, access};
 
 use super::schema::Schema;
 use super::{BootInfo, ErrorKind, Opened, StoreError, lock, quarantine};
@@ -105,6 +106,10 @@ impl Plan<'_> {
             // What SQLite calls an error in our own statements is damage to the tables here.
             move |source: rusqlite::Error| match kind_of(&source) {
                 ErrorKind::Other => corrupt(&path, format!("{doing}: {source}")),
+                // A header with an impossible format version also makes a file read-only.
+                ErrorKind::ReadOnly if access(&path, Access::WRITE_OK).is_ok() => {
+                    corrupt(&path, format!("{doing}: {source}"))
+                }
                 _ => sql(doing, &path, source),
             }
         };

@@ -23,12 +23,21 @@ mod codec;
 mod connection;
 pub mod lock;
 mod quarantine;
+pub mod ring;
+mod ring_live;
+mod ring_read;
+pub mod ring_thread;
+pub mod rollup;
 mod salvage;
 mod schema;
 pub mod state;
 mod state_read;
 
 pub use lock::{DirLock, LockError};
+pub use ring::{Lost, RingDb};
+pub use ring_read::RingReader;
+pub use ring_thread::{RingBatch, RingHandle, RingReport, RingThread};
+pub use rollup::{Resolution, Rollup};
 pub use state::{Commit, Retained, StateDb};
 pub use state_read::{JournalFilter, RecordFilter, StateReader};
 

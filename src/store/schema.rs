@@ -81,12 +81,14 @@ CREATE TABLE tags (
 
 /// `tail`: one row per group commit; `shared`: what stayed in the tail too long, all tags in one
 /// blob; `segment`: one tag's own. `a0`, `a1` are the first and last arrival, `t0`, `t1` the
-/// earliest and latest time. `block` is `a1 >> 20`: an index that begins with it grows at its end
-/// only, so a commit that folds many tags dirties few of its pages.
+/// earliest and latest time. `upto` is the last arrival of the commit that wrote the segment, so it
+/// grows with `id`; `block` is `upto >> 20`: an index that begins with it grows at its end only,
+/// so a commit that folds many tags dirties few of its pages.
 ///
 /// `tagged`: up to which arrival a tag's readings are in own segments, the latest time of a
-/// reading, and the hour whose roll-ups are not written yet. `minutes` and `hours`: packs of 60
-/// minutes and 24 hours of a tag, key `hour << 32 | tag` and `day << 32 | tag`.
+/// reading, the hour whose roll-ups are not written yet, and the first arrival in it. `minutes` and
+/// `hours`: packs of 60 minutes and 24 hours of a tag, key `hour << 32 | tag`, `day << 32 | tag`.
+/// `meta` has besides `first`: all readings from this arrival on are there.
 const RING_1: &str = "
 CREATE TABLE meta (key TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
 CREATE TABLE boots (
@@ -103,13 +105,15 @@ CREATE TABLE shared (
     a0 INTEGER NOT NULL, a1 INTEGER NOT NULL, data BLOB NOT NULL
 );
 CREATE TABLE segment (
-    id INTEGER PRIMARY KEY, boot INTEGER NOT NULL, block INTEGER NOT NULL, tag INTEGER NOT NULL,
+    id INTEGER PRIMARY KEY, boot INTEGER NOT NULL,
+    upto INTEGER NOT NULL, block INTEGER NOT NULL, tag INTEGER NOT NULL,
     a0 INTEGER NOT NULL, a1 INTEGER NOT NULL, t0 INTEGER NOT NULL, t1 INTEGER NOT NULL,
     n INTEGER NOT NULL, data BLOB NOT NULL
 );
-CREATE INDEX segment_place ON segment (block, tag, t1, t0, a0);
+CREATE INDEX segment_place ON segment (block, tag, t1, t0);
 CREATE TABLE tagged (
-    tag INTEGER PRIMARY KEY, folded INTEGER NOT NULL, newest INTEGER NOT NULL, hour INTEGER
+    tag INTEGER PRIMARY KEY, folded INTEGER NOT NULL, newest INTEGER NOT NULL,
+    hour INTEGER, since INTEGER NOT NULL
 );
 CREATE TABLE minutes (key INTEGER PRIMARY KEY, data BLOB NOT NULL);
 CREATE TABLE hours (key INTEGER PRIMARY KEY, data BLOB NOT NULL);

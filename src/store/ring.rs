@@ -1,0 +1,927 @@
+//! `ring.db`: readings and roll-ups inside a fixed size, the oldest overwritten. Owned by the store
+//! thread.
+//!
+//! A commit is one transaction: the group's readings as one row of the tail, in order of arrival;
+//! a segment for every tag that has [`SEGMENT_READINGS`](super::ring_live::SEGMENT_READINGS)
+//! readings together, and the rows of the tail that this empties deleted; closed and late roll-ups;
+//! and as many of the oldest segments deleted as the new ones need room. What a commit did not
+//! make durable stays in memory and goes with the next one.
+
+use std::cell::RefCell;
+use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::time::Duration;
+
+use rusqlite::{Connection, OptionalExtension, Transaction, params};
+
+use super::codec::{self, Columns};
+use super::connection::{self, PAGE_BYTES, Plan, Writer};
+use super::ring_live::{Live, NEVER};
+use super::ring_read::{self, BLOCK_BITS, HOURS, MINUTES, Window};
+use super::rollup::{Pack, Resolution, Rollup, day_of};
+use super::schema::RING;
+use super::state::TAG_KEYS_MAX;
+use super::{BootInfo, ErrorKind, Opened, Page, StoreError, int, uint};
+use crate::domain::ids::{Arrival, TagKey, TagPath};
+use crate::domain::reading::Reading;
+use crate::domain::time::Timestamp;
+
+/// What stays in the tail longer than this moves into a shared segment.
+const TAIL_AGE_MAX: Duration = Duration::from_secs(600);
+/// The same for a tail of more rows than this: many small commits because senders wait.
+const TAIL_ROWS_MAX: u64 = 8192;
+/// The same for a tail of more bytes than this, or than 32 for every reading that it must keep.
+const TAIL_BYTES_MAX: u64 = 4 * 1024 * 1024;
+/// Shared segments from which on they are written together as one.
+const SHARED_MAX: usize = 8;
+/// Share of the file in percent that is in use before the oldest segments fall.
+const FILL_PERCENT: u64 = 90;
+/// Minutes may take one part in so many of the file.
+const MINUTES_SHARE: u64 = 4;
+/// Hours may take one part in so many of the file.
+const HOURS_SHARE: u64 = 16;
+/// Segments deleted in one go.
+const DROP_SLICE: i64 = 64;
+/// Attempts at one commit, each making more room, when the file has reached its bound.
+const ROOM_ATTEMPTS: u32 = 4;
+/// Most readings in one transaction. Bounds its size, and how far a segment can reach back.
+const COMMIT_READINGS_MAX: usize = 1 << 20;
+
+/// The writing connection to `ring.db`.
+#[derive(Debug)]
+pub struct RingDb {
+    writer: Writer,
+    live: Live,
+    /// Readings that are not durable yet, in order of arrival.
+    group: Vec<Reading>,
+    /// How many of them are in `live` already.
+    absorbed: usize,
+    last: u64,
+    /// The highest arrival taken in, repeats included.
+    given: u64,
+    mono: Duration,
+    tail: Tail,
+    /// Row and last arrival of the shared segments.
+    shared: Vec<(i64, u64)>,
+    /// Whether roll-ups are made: not while the clock is not to be believed.
+    rolling: bool,
+    window: RefCell<Window>,
+    counts: RingCounts,
+    /// Bytes that packs of minutes may take.
+    minutes_max: u64,
+    /// Bytes that packs of hours may take.
+    hours_max: u64,
+}
+
+/// What is in the tail.
+#[derive(Debug, Clone, Copy, Default)]
+struct Tail {
+    rows: u64,
+    bytes: u64,
+    since: Option<Duration>,
+}
+
+/// Readings that are gone before they were durable.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Lost {
+    /// First arrival.
+    pub from: Arrival,
+    /// Last arrival.
+    pub to: Arrival,
+    /// How many.
+    pub count: u64,
+}
+
+/// What the ring did since it was opened.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct RingCounts {
+    /// Commits.
+    pub commits: u64,
+    /// Readings made durable.
+    pub readings: u64,
+    /// Readings left out because they were there already.
+    pub repeats: u64,
+    /// Segments written.
+    pub segments: u64,
+    /// Segments overwritten.
+    pub dropped_segments: u64,
+}
+
+impl RingDb {
+    /// Opens or makes the file in `dir`, at most `max_bytes` large with its log. A corrupt one is
+    /// moved aside and begun anew.
+    ///
+    /// # Errors
+    /// As [`super::StateDb::open`].
+    pub fn open(dir: &Path, max_bytes: u64, boot: &BootInfo) -> Result<(Self, Opened), StoreError> {
+        let plan = Plan { schema: &RING, dir, max_bytes, always_check: false, cache_kib: 4000 };
+        let (writer, opened) = plan.open(boot)?;
+        match Self::with(writer, max_bytes, boot.trusted) {
+            Ok(ring) => Ok((ring, opened)),
+            // Damage that the check does not look for, or met in a file too large to be checked.
+            Err(error) if error.kind() == ErrorKind::Corrupt && opened.quarantined.is_none() => {
+                super::quarantine::mark_suspect(&dir.join(RING.file));
+                let (writer, opened) = plan.open(boot)?;
+                Ok((Self::with(writer, max_bytes, boot.trusted)?, opened))
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The same tables in memory, for tests and the simulation.
+    ///
+    /// # Errors
+    /// When SQLite cannot be used.
+    pub fn in_memory() -> Result<Self, StoreError> {
+        Self::with(connection::in_memory(&RING)?, u64::from(u32::MAX) * PAGE_BYTES, true)
+    }
+
+    fn with(writer: Writer, max_bytes: u64, rolling: bool) -> Result<Self, StoreError> {
+        let mut ring = Self {
+            writer,
+            live: Live::default(),
+            group: Vec::new(),
+            absorbed: 0,
+            last: 0,
+            given: 0,
+            mono: Duration::ZERO,
+            tail: Tail::default(),
+            shared: Vec::new(),
+            rolling,
+            window: RefCell::default(),
+            counts: RingCounts::default(),
+            minutes_max: max_bytes / MINUTES_SHARE,
+            hours_max: max_bytes / HOURS_SHARE,
+        };
+        let other_boot = ring.restore().map_err(|source| {
+            match connection::kind_of(&source) {
+                // Tables that are not what they were are damage.
+                ErrorKind::Other => connection::corrupt(&ring.writer.file, source.to_string()),
+                _ => connection::sql("reading back", &ring.writer.file, source),
+            }
+        })?;
+        if let Some(boot) = other_boot {
+            // Segments never span boots: what an earlier one left in the tail is folded at once.
+            let own = std::mem::replace(&mut ring.writer.boot, boot);
+            let folded = ring.commit_as(true);
+            ring.writer.boot = own;
+            if let Err(error) = folded {
+                tracing::warn!(%error, "readings of an earlier boot stay in the tail");
+            }
+        }
+        Ok(ring)
+    }
+
+    /// Takes readings into the open group, in order of arrival. Memory only.
+    pub fn append(&mut self, readings: &[Reading]) {
+        self.group.extend_from_slice(readings);
+    }
+
+    /// Tells the ring how late it is on the monotonic clock, for what ages by itself.
+    pub fn advance(&mut self, mono: Duration) {
+        self.mono = mono;
+    }
+
+    /// Readings in memory that are not durable yet.
+    #[must_use]
+    pub fn pending(&self) -> usize {
+        self.group.len()
+    }
+
+    /// The last durable arrival; 0 when there is none.
+    #[must_use]
+    pub fn last_arrival(&self) -> Arrival {
+        Arrival(self.last)
+    }
+
+    /// What the ring did since it was opened.
+    #[must_use]
+    pub fn counts(&self) -> RingCounts {
+        self.counts
+    }
+
+    /// Makes the open group durable. Returns the last durable arrival.
+    ///
+    /// # Errors
+    /// When it did not become durable; the group is kept for the next attempt.
+    pub fn commit(&mut self) -> Result<Arrival, StoreError> {
+        loop {
+            self.commit_as(false)?;
+            if self.group.is_empty() {
+                // A group of nothing but repeats is as durable as any.
+                self.last = self.last.max(self.given);
+                return Ok(Arrival(self.last));
+            }
+        }
+    }
+
+    /// Gives up the oldest readings of the open group beyond `keep`.
+    pub fn shed(&mut self, keep: usize) -> Option<Lost> {
+        let count = self.group.len().checked_sub(keep).filter(|count| *count > 0)?;
+        let (from, to) = (self.group[0].arrival, self.group[count - 1].arrival);
+        self.group.drain(..count);
+        self.absorbed = self.absorbed.saturating_sub(count);
+        for (_, tag) in self.live.iter_mut() {
+            tag.columns.drop_arrivals(from.0, to.0);
+        }
+        Some(Lost { from, to, count: count as u64 })
+    }
+
+    /// Writes down what the tags' numbers mean, so that readings keep their names when `state.db`
+    /// is lost.
+    ///
+    /// # Errors
+    /// When it cannot be written, or a number belongs to another tag.
+    pub fn name_tags(&mut self, keys: &BTreeMap<TagPath, TagKey>) -> Result<(), StoreError> {
+        self.writer.trusted()?;
+        name_tags(&mut self.writer.conn, keys)
+            .map_err(|source| self.writer.fault("naming tags", source))
+            .and_then(|other| match other {
+                None => Ok(()),
+                Some((path, other)) => Err(StoreError::Unstorable {
+                    what: format!("readings of {path}"),
+                    why: format!("its number holds readings of {other}"),
+                }),
+            })
+    }
+
+    /// Puts the clocks of this boot right, once the gateway's clock was set; from then on there
+    /// are roll-ups.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn date_boot(&mut self, boot: &BootInfo) -> Result<(), StoreError> {
+        connection::date_boot(&self.writer.conn, self.writer.boot, boot)
+            .map_err(|source| self.writer.fault("dating a boot", source))?;
+        self.rolling |= boot.trusted;
+        Ok(())
+    }
+
+    /// Writes down that all is in order. The last thing before the file is closed.
+    ///
+    /// # Errors
+    /// When it cannot be written; the next start then checks the file.
+    pub fn mark_clean_stop(&mut self) -> Result<(), StoreError> {
+        self.writer.mark_clean()
+    }
+
+    /// As [`super::RingReader::after`].
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn after(&self, arrival: Arrival, limit: usize) -> Result<Vec<Reading>, StoreError> {
+        let mut window = self.window.borrow_mut();
+        self.ask(|conn| ring_read::after(conn, &mut window, arrival, limit))
+    }
+
+    /// As [`super::RingReader::first_arrival`].
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn first_arrival(&self) -> Result<Arrival, StoreError> {
+        self.ask(|conn| ring_read::first(conn).map(Arrival))
+    }
+
+    /// As [`super::RingReader::range`].
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn range(
+        &self,
+        tag: TagKey,
+        from: Timestamp,
+        to: Timestamp,
+        limit: usize,
+        cursor: Option<&str>,
+    ) -> Result<Page<Reading>, StoreError> {
+        self.ask(|conn| ring_read::range(conn, tag, from, to, limit, cursor))
+    }
+
+    /// As [`super::RingReader::rollups`].
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn rollups(
+        &self,
+        tag: TagKey,
+        from: Timestamp,
+        to: Timestamp,
+        resolution: Resolution,
+    ) -> Result<Vec<Rollup>, StoreError> {
+        self.ask(|conn| ring_read::rollups(conn, tag, from, to, resolution))
+    }
+
+    fn ask<T>(
+        &self,
+        question: impl FnOnce(&Connection) -> rusqlite::Result<T>,
+    ) -> Result<T, StoreError> {
+        question(&self.writer.conn)
+            .map_err(|source| connection::sql("reading", &self.writer.file, source))
+    }
+
+    /// One transaction with at most [`COMMIT_READINGS_MAX`] readings.
+    fn commit_as(&mut self, fold_all: bool) -> Result<(), StoreError> {
+        self.writer.trusted()?;
+        let doing = "committing readings";
+        self.absorb().map_err(|source| self.writer.fault(doing, source))?;
+        let plan = self.plan(fold_all);
+        if plan.is_empty() && !self.live.has_rollups() {
+            return Ok(());
+        }
+        let mut attempt = 0;
+        let dropped = loop {
+            attempt += 1;
+            let room = Room {
+                pages: self.writer.pages_max * FILL_PERCENT / 100,
+                extra: DROP_SLICE * (1_i64 << attempt) - 2 * DROP_SLICE,
+                minutes: self.minutes_max,
+                hours: self.hours_max,
+            };
+            let boot = self.writer.boot;
+            match write(&mut self.writer.conn, boot, &plan, &self.live, &room) {
+                Ok(dropped) => break dropped,
+                Err(source)
+                    if attempt < ROOM_ATTEMPTS
+                        && connection::kind_of(&source) == ErrorKind::Full => {}
+                Err(source) => return Err(self.writer.fault(doing, source)),
+            }
+        };
+        self.apply(plan, dropped);
+        self.writer.tidy();
+        Ok(())
+    }
+
+    /// Takes the new readings of the group into `live`, leaving out what is there already.
+    fn absorb(&mut self) -> rusqlite::Result<()> {
+        let end = self.group.len().min(COMMIT_READINGS_MAX);
+        if self.absorbed >= end {
+            return Ok(());
+        }
+        let last = self.group[end - 1];
+        let doubtful = self.doubtful(end);
+        if doubtful.rows.is_empty() {
+            self.live.absorb(&self.group[self.absorbed..end], self.rolling);
+            self.absorbed = end;
+        } else {
+            let mut known = stored_between(&self.writer.conn, &doubtful.stored)?;
+            for key in &doubtful.tags {
+                if let Some(tag) = self.live.get(*key) {
+                    let held = (0..tag.columns.len()).map(|at| tag.columns.get(*key, at));
+                    known.extend(held.map(|reading| identity(&reading)));
+                }
+            }
+            let mut fresh = Vec::with_capacity(end - self.absorbed);
+            for at in self.absorbed..end {
+                let reading = self.group[at];
+                if doubtful.tags.contains(&reading.tag) && !known.insert(identity(&reading)) {
+                    self.counts.repeats += 1;
+                } else if reading.tag.0 < TAG_KEYS_MAX {
+                    fresh.push(reading);
+                }
+            }
+            self.live.absorb(&fresh, self.rolling);
+            let kept = self.absorbed + fresh.len();
+            self.group.splice(self.absorbed..end, fresh);
+            self.absorbed = kept;
+        }
+        self.given = self.given.max(last.arrival.0);
+        if self.rolling {
+            self.live.settle(last.time.micros());
+        }
+        Ok(())
+    }
+
+    /// Which readings of the group up to `end` are not newer than all before them of their tag.
+    fn doubtful(&mut self, end: usize) -> Doubtful {
+        let mut doubtful = Doubtful::default();
+        for (at, reading) in self.group.iter().enumerate().take(end).skip(self.absorbed) {
+            let Some(tag) = self.live.tag(reading.tag) else {
+                doubtful.rows.push(at);
+                tracing::error!(tag = reading.tag.0, "reading of an impossible tag left out");
+                continue;
+            };
+            let time = reading.time.micros();
+            if time > tag.newest {
+                tag.newest = time;
+                continue;
+            }
+            doubtful.rows.push(at);
+            doubtful.tags.insert(reading.tag);
+            if time <= tag.folded_newest {
+                let span = doubtful.stored.entry(reading.tag).or_insert((time, time));
+                *span = (span.0.min(time), span.1.max(time));
+            }
+        }
+        doubtful
+    }
+
+    /// What a commit of all that was absorbed has to write.
+    fn plan(&self, fold_all: bool) -> Work {
+        let group = &self.group[..self.absorbed];
+        let last = group.last().map_or(self.last, |reading| reading.arrival.0);
+        let due: BTreeMap<TagKey, usize> = self.live.due(last, fold_all).into_iter().collect();
+        let mut segments = Vec::new();
+        for (tag, count) in &due {
+            let live = self.live.get(*tag).expect("only met tags are due");
+            for start in (0..*count).step_by(super::ring_live::SEGMENT_READINGS) {
+                let end = (start + super::ring_live::SEGMENT_READINGS).min(*count);
+                segments.push(Sealed::new(*tag, &live.columns, start..end));
+            }
+        }
+        let in_due = |reading: &Reading| {
+            due.get(&reading.tag).is_some_and(|count| {
+                let live = self.live.get(reading.tag).expect("only met tags are due");
+                live.columns.arrivals[count - 1] >= reading.arrival.0
+            })
+        };
+        let mut unfolded: Vec<Reading> = Vec::new();
+        unfolded.extend(group.iter().filter(|reading| !in_due(reading)));
+        let mut work = Work {
+            last,
+            oldest: self.live.oldest_after(&due),
+            due,
+            segments,
+            tail: None,
+            shared: None,
+        };
+        if self.tail_is_long(unfolded.len()) {
+            work.shared = self.shared_segment(&work.due);
+        } else if let (Some(first), Some(newest)) = (unfolded.first(), unfolded.last()) {
+            let ends = (first.arrival.0, newest.arrival.0);
+            work.tail = Some((ends.0, ends.1, codec::seal_tail(&unfolded)));
+        }
+        work
+    }
+
+    fn tail_is_long(&self, new: usize) -> bool {
+        let aged = self.tail.since.is_some_and(|since| self.mono >= since + TAIL_AGE_MAX);
+        let live: usize = self.live.iter().map(|(_, tag)| tag.columns.len()).sum();
+        let bytes_max = TAIL_BYTES_MAX.max(live as u64 * 32);
+        aged || self.tail.rows >= TAIL_ROWS_MAX || self.tail.bytes + new as u64 * 12 > bytes_max
+    }
+
+    /// All of the tail that must be kept, and the group, as one shared segment; with the older
+    /// shared ones when there are many.
+    fn shared_segment(&self, due: &BTreeMap<TagKey, usize>) -> Option<Shared> {
+        let merge = self.shared.len() + 1 >= SHARED_MAX;
+        let above = if merge { 0 } else { self.shared.last().map_or(0, |(_, a1)| *a1) };
+        let mut tags = Vec::new();
+        let mut columns = Columns::default();
+        for (key, tag) in self.live.iter() {
+            let own = &tag.columns;
+            let folded = due.get(&key).copied().unwrap_or(0);
+            let start = folded.max(own.arrivals.partition_point(|arrival| *arrival <= above));
+            tags.resize(tags.len() + own.len() - start, key.0);
+            columns.arrivals.extend_from_slice(&own.arrivals[start..]);
+            columns.times.extend_from_slice(&own.times[start..]);
+            columns.values.extend_from_slice(&own.values[start..]);
+            columns.quality.extend_from_slice(&own.quality[start..]);
+        }
+        let first = *columns.arrivals.iter().min()?;
+        let last = *columns.arrivals.iter().max()?;
+        Some(Shared { merge, first, last, data: codec::seal_shared(&tags, &columns) })
+    }
+
+    /// Takes over what a transaction made durable.
+    fn apply(&mut self, work: Work, done: Done) {
+        for (tag, count) in &work.due {
+            if let Some(live) = self.live.tag(*tag) {
+                let last_folded = live.columns.arrivals[count - 1];
+                let newest = live.columns.times[..*count].iter().copied().max();
+                live.folded = last_folded;
+                live.folded_newest = live.folded_newest.max(newest.unwrap_or(i64::MIN));
+                live.columns.drop_front(*count);
+            }
+        }
+        self.live.rolled_up();
+        self.counts.commits += 1;
+        self.counts.readings += self.absorbed as u64;
+        self.counts.segments += work.segments.len() as u64;
+        self.counts.dropped_segments += done.dropped;
+        self.group.drain(..self.absorbed);
+        self.absorbed = 0;
+        if self.group.is_empty() && self.group.capacity() > (1 << 16) {
+            self.group = Vec::new();
+        }
+        self.last = work.last;
+        self.shared = done.shared;
+        self.tail.rows = done.tail_rows;
+        if done.tail_rows == 0 {
+            self.tail = Tail::default();
+        } else if let Some((.., data)) = &work.tail {
+            self.tail.bytes += data.len() as u64;
+            self.tail.since.get_or_insert(self.mono);
+        }
+    }
+
+    /// Reads back what lives in memory. Returns the boot of what is in the tail when it is not
+    /// this one.
+    fn restore(&mut self) -> rusqlite::Result<Option<i64>> {
+        let conn = &self.writer.conn;
+        let mut select =
+            conn.prepare("SELECT tag, folded, newest, hour, since FROM tagged ORDER BY tag")?;
+        let mut rows = select.query([])?;
+        while let Some(row) = rows.next()? {
+            let key = TagKey(row.get(0)?);
+            let tag = self
+                .live
+                .tag(key)
+                .ok_or_else(|| connection::bad_value(format!("tag number {}", key.0)))?;
+            tag.folded = uint(row.get(1)?);
+            tag.newest = row.get(2)?;
+            tag.folded_newest = tag.newest;
+            tag.hour = row.get(3)?;
+            tag.since = uint(row.get(4)?);
+        }
+        for reading in ring_read::unfolded(conn)? {
+            let tag = self
+                .live
+                .tag(reading.tag)
+                .ok_or_else(|| connection::bad_value("a tag number in the tail"))?;
+            let newest = tag.columns.arrivals.last().copied().unwrap_or(tag.folded);
+            if reading.arrival.0 > newest {
+                tag.columns.push(&reading);
+                tag.newest = tag.newest.max(reading.time.micros());
+            }
+        }
+        self.last = ring_read::last(conn)?;
+        self.shared = shared_rows(conn)?;
+        let (count, bytes): (i64, Option<i64>) =
+            conn.query_row("SELECT count(*), sum(length(data)) FROM tail", [], |row| {
+                Ok((row.get(0)?, row.get(1)?))
+            })?;
+        self.tail = Tail {
+            rows: uint(count),
+            bytes: bytes.map_or(0, uint),
+            since: (count > 0).then_some(self.mono),
+        };
+        recount(conn, &mut self.live)?;
+        conn.query_row(
+            "SELECT max(boot) FROM (SELECT boot FROM tail UNION SELECT boot FROM shared)
+             WHERE boot <> ?1",
+            [self.writer.boot],
+            |row| row.get(0),
+        )
+    }
+}
+
+/// Readings that may be there already.
+#[derive(Debug, Default)]
+struct Doubtful {
+    /// Where in the group.
+    rows: Vec<usize>,
+    /// Of which tags.
+    tags: BTreeSet<TagKey>,
+    /// Tags and spans of time in which their own segments must be searched.
+    stored: BTreeMap<TagKey, (i64, i64)>,
+}
+
+/// What a commit has to write, roll-ups apart.
+#[derive(Debug)]
+struct Work {
+    last: u64,
+    due: BTreeMap<TagKey, usize>,
+    segments: Vec<Sealed>,
+    /// First and last arrival, and the row.
+    tail: Option<(u64, u64, Vec<u8>)>,
+    shared: Option<Shared>,
+    /// The oldest arrival that is in no segment of its own afterwards.
+    oldest: Option<u64>,
+}
+
+impl Work {
+    fn is_empty(&self) -> bool {
+        self.segments.is_empty() && self.tail.is_none() && self.shared.is_none()
+    }
+}
+
+/// A shared segment to write; with `merge` in the place of all older ones.
+#[derive(Debug)]
+struct Shared {
+    merge: bool,
+    first: u64,
+    last: u64,
+    data: Vec<u8>,
+}
+
+/// A segment to write.
+#[derive(Debug)]
+struct Sealed {
+    tag: TagKey,
+    arrivals: (u64, u64),
+    times: (i64, i64),
+    count: usize,
+    data: Vec<u8>,
+}
+
+impl Sealed {
+    fn new(tag: TagKey, columns: &Columns, range: std::ops::Range<usize>) -> Self {
+        let times = &columns.times[range.clone()];
+        let arrivals = &columns.arrivals[range.clone()];
+        Self {
+            tag,
+            arrivals: (arrivals[0], arrivals[arrivals.len() - 1]),
+            times: times
+                .iter()
+                .fold((i64::MAX, i64::MIN), |(low, high), time| (low.min(*time), high.max(*time))),
+            count: range.len(),
+            data: codec::seal_segment(columns, range),
+        }
+    }
+}
+
+/// How much room there is.
+#[derive(Debug, Clone, Copy)]
+struct Room {
+    /// Pages that may be in use.
+    pages: u64,
+    /// Segments to delete whatever is in use.
+    extra: i64,
+    /// Bytes for packs of minutes.
+    minutes: u64,
+    /// Bytes for packs of hours.
+    hours: u64,
+}
+
+/// What a transaction left behind.
+#[derive(Debug)]
+struct Done {
+    dropped: u64,
+    shared: Vec<(i64, u64)>,
+    tail_rows: u64,
+}
+
+fn write(
+    conn: &mut Connection,
+    boot: i64,
+    work: &Work,
+    live: &Live,
+    room: &Room,
+) -> rusqlite::Result<Done> {
+    let step = conn.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
+    let dropped = make_room(&step, room)?;
+    for sealed in &work.segments {
+        step.prepare_cached(
+            "INSERT INTO segment (boot, upto, block, tag, a0, a1, t0, t1, n, data)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
+        )?
+        .execute(params![
+            boot,
+            int(work.last),
+            int(work.last >> BLOCK_BITS),
+            sealed.tag.0,
+            int(sealed.arrivals.0),
+            int(sealed.arrivals.1),
+            sealed.times.0,
+            sealed.times.1,
+            int(sealed.count as u64),
+            sealed.data,
+        ])?;
+    }
+    let insert = |table: &'static str, first: u64, last: u64, data: &[u8]| {
+        step.prepare_cached(table)?.execute(params![boot, int(first), int(last), data])
+    };
+    if let Some(shared) = &work.shared {
+        step.prepare_cached("DELETE FROM tail")?.execute([])?;
+        if shared.merge {
+            step.prepare_cached("DELETE FROM shared")?.execute([])?;
+        }
+        let table = "INSERT INTO shared (boot, a0, a1, data) VALUES (?1, ?2, ?3, ?4)";
+        insert(table, shared.first, shared.last, &shared.data)?;
+    }
+    if let Some((first, last, data)) = &work.tail {
+        let table = "INSERT INTO tail (boot, a0, a1, data) VALUES (?1, ?2, ?3, ?4)";
+        insert(table, *first, *last, data)?;
+    }
+    if !work.segments.is_empty() {
+        let below = int(work.oldest.unwrap_or(u64::MAX));
+        step.prepare_cached("DELETE FROM tail WHERE a1 < ?1")?.execute([below])?;
+        step.prepare_cached("DELETE FROM shared WHERE a1 < ?1")?.execute([below])?;
+    }
+    write_tagged(&step, work, live)?;
+    write_rollups(&step, live, room)?;
+    let shared = shared_rows(&step)?;
+    let tail_rows: i64 =
+        step.prepare_cached("SELECT count(*) FROM tail")?.query_row([], |row| row.get(0))?;
+    step.commit()?;
+    Ok(Done { dropped, shared, tail_rows: uint(tail_rows) })
+}
+
+fn shared_rows(conn: &Connection) -> rusqlite::Result<Vec<(i64, u64)>> {
+    conn.prepare_cached("SELECT id, a1 FROM shared ORDER BY id")?
+        .query_map([], |row| Ok((row.get(0)?, uint(row.get(1)?))))?
+        .collect()
+}
+
+/// Deletes the oldest segments until what is left leaves room; their pages are used again.
+fn make_room(step: &Transaction<'_>, room: &Room) -> rusqlite::Result<u64> {
+    let get = |pragma: &str| step.prepare_cached(pragma)?.query_row([], |row| row.get::<_, i64>(0));
+    let mut dropped = 0;
+    let mut extra = room.extra;
+    loop {
+        let used = uint(get("PRAGMA page_count")? - get("PRAGMA freelist_count")?);
+        if used <= room.pages && extra <= 0 {
+            return Ok(dropped);
+        }
+        extra -= DROP_SLICE;
+        let oldest = "SELECT id, a1 FROM segment ORDER BY id LIMIT ?1";
+        let (last_row, last_arrival): (Option<i64>, Option<i64>) = step
+            .prepare_cached(&format!("SELECT max(id), max(a1) FROM ({oldest})"))?
+            .query_row([DROP_SLICE], |row| Ok((row.get(0)?, row.get(1)?)))?;
+        let (Some(last_row), Some(last_arrival)) = (last_row, last_arrival) else {
+            return Ok(dropped);
+        };
+        let gone =
+            step.prepare_cached("DELETE FROM segment WHERE id <= ?1")?.execute([last_row])?;
+        dropped += gone as u64;
+        let first = int(ring_read::first(step)?).max(last_arrival.saturating_add(1));
+        connection::set_meta(step, "first", first)?;
+    }
+}
+
+fn write_tagged(step: &Transaction<'_>, work: &Work, live: &Live) -> rusqlite::Result<()> {
+    let mut changed: BTreeSet<TagKey> = live.moved.iter().copied().collect();
+    changed.extend(work.due.keys());
+    for key in changed {
+        let tag = live.get(key).expect("only met tags change");
+        let due = work.due.get(&key).copied().unwrap_or(0);
+        let folded = if due > 0 { tag.columns.arrivals[due - 1] } else { tag.folded };
+        let newest = tag.columns.times[..due].iter().copied().fold(tag.folded_newest, i64::max);
+        step.prepare_cached(
+            "INSERT OR REPLACE INTO tagged (tag, folded, newest, hour, since)
+             VALUES (?1, ?2, ?3, ?4, ?5)",
+        )?
+        .execute(params![key.0, int(folded), newest, tag.hour, int(tag.since)])?;
+    }
+    Ok(())
+}
+
+fn write_rollups(step: &Transaction<'_>, live: &Live, room: &Room) -> rusqlite::Result<()> {
+    let mut packs: BTreeMap<(i32, TagKey), Pack> =
+        live.closed.iter().map(|((tag, hour), pack)| ((*hour, *tag), pack.clone())).collect();
+    for ((tag, hour), late) in &live.late {
+        pack_of(step, MINUTES, &mut packs, *hour, *tag)?.merge(late);
+    }
+    if packs.is_empty() {
+        return Ok(());
+    }
+    let mut days: BTreeMap<(i32, TagKey), Pack> = BTreeMap::new();
+    for ((hour, tag), pack) in &packs {
+        let (day, index) = day_of(*hour);
+        if let Some(sum) = pack.sum(index) {
+            pack_of(step, HOURS, &mut days, day, *tag)?.replace(sum);
+        }
+    }
+    PackTable::MINUTES.write(step, &packs, room.minutes)?;
+    PackTable::HOURS.write(step, &days, room.hours)
+}
+
+/// The pack that is about to be written, or else the one on disk.
+fn pack_of<'a>(
+    step: &Transaction<'_>,
+    select: &'static str,
+    packs: &'a mut BTreeMap<(i32, TagKey), Pack>,
+    span: i32,
+    tag: TagKey,
+) -> rusqlite::Result<&'a mut Pack> {
+    Ok(match packs.entry((span, tag)) {
+        Entry::Occupied(known) => known.into_mut(),
+        Entry::Vacant(place) => {
+            place.insert(ring_read::pack(step, select, span, tag)?.unwrap_or_default())
+        }
+    })
+}
+
+/// A table of packs. How many bytes they take stands in `meta`, because counting would read the
+/// whole table.
+struct PackTable {
+    bytes: &'static str,
+    length: &'static str,
+    put: &'static str,
+    oldest: &'static str,
+    delete: &'static str,
+}
+
+impl PackTable {
+    const MINUTES: Self = Self {
+        bytes: "minutes_bytes",
+        length: "SELECT length(data) FROM minutes WHERE key = ?1",
+        put: "INSERT OR REPLACE INTO minutes (key, data) VALUES (?1, ?2)",
+        oldest: "SELECT key, length(data) FROM minutes ORDER BY key LIMIT 1",
+        delete: "DELETE FROM minutes WHERE key = ?1",
+    };
+    const HOURS: Self = Self {
+        bytes: "hours_bytes",
+        length: "SELECT length(data) FROM hours WHERE key = ?1",
+        put: "INSERT OR REPLACE INTO hours (key, data) VALUES (?1, ?2)",
+        oldest: "SELECT key, length(data) FROM hours ORDER BY key LIMIT 1",
+        delete: "DELETE FROM hours WHERE key = ?1",
+    };
+
+    /// Writes packs, then deletes the oldest while all together take more than `most` bytes.
+    fn write(
+        &self,
+        step: &Transaction<'_>,
+        packs: &BTreeMap<(i32, TagKey), Pack>,
+        most: u64,
+    ) -> rusqlite::Result<()> {
+        let mut bytes = connection::meta(step, self.bytes)?.unwrap_or(0);
+        for ((span, tag), pack) in packs {
+            let key = ring_read::pack_key(*span, *tag);
+            let data = codec::seal_buckets(&pack.0);
+            let before: Option<i64> =
+                step.prepare_cached(self.length)?.query_row([key], |row| row.get(0)).optional()?;
+            step.prepare_cached(self.put)?.execute(params![key, data])?;
+            bytes += int(data.len() as u64) - before.unwrap_or(0);
+        }
+        while bytes > int(most) {
+            let oldest: Option<(i64, i64)> = step
+                .prepare_cached(self.oldest)?
+                .query_row([], |row| Ok((row.get(0)?, row.get(1)?)))
+                .optional()?;
+            let Some((key, length)) = oldest else { break };
+            step.prepare_cached(self.delete)?.execute([key])?;
+            bytes -= length;
+        }
+        connection::set_meta(step, self.bytes, bytes)
+    }
+}
+
+/// What makes two readings of one tag the same one.
+type Identity = (TagKey, i64, u64, u8);
+
+fn identity(reading: &Reading) -> Identity {
+    let value = if reading.value.is_nan() { f64::NAN } else { reading.value };
+    (reading.tag, reading.time.micros(), value.to_bits(), reading.quality.to_byte())
+}
+
+/// The readings that own segments of these tags hold in these spans of time.
+fn stored_between(
+    conn: &Connection,
+    spans: &BTreeMap<TagKey, (i64, i64)>,
+) -> rusqlite::Result<BTreeSet<Identity>> {
+    let mut stored = BTreeSet::new();
+    let mut opened = Vec::new();
+    for (tag, (from, to)) in spans {
+        for (id, _) in ring_read::segments_between(conn, *tag, *from, *to, 0)? {
+            opened.clear();
+            ring_read::open_segment(conn, id, *tag, &mut opened)?;
+            let inside = |reading: &&Reading| (*from..=*to).contains(&reading.time.micros());
+            stored.extend(opened.iter().filter(inside).map(identity));
+        }
+    }
+    Ok(stored)
+}
+
+/// Makes the roll-ups of the open hours anew.
+fn recount(conn: &Connection, live: &mut Live) -> rusqlite::Result<()> {
+    let mut readings = Vec::new();
+    let open: Vec<_> = live
+        .iter()
+        .filter(|(_, tag)| tag.since != NEVER)
+        .filter_map(|(key, tag)| Some((key, tag.hour?, tag.since)))
+        .collect();
+    for (key, hour, since) in open {
+        readings.clear();
+        let start = super::ring_live::hour_start(hour);
+        let end = start.saturating_add(Resolution::Hour.micros() - 1);
+        let block = int(since >> BLOCK_BITS);
+        for (id, _) in ring_read::segments_between(conn, key, start, end, block)? {
+            ring_read::open_segment(conn, id, key, &mut readings)?;
+        }
+        if let Some(tag) = live.get(key) {
+            readings.extend((0..tag.columns.len()).map(|at| tag.columns.get(key, at)));
+        }
+        readings.iter().for_each(|reading| live.recount(reading));
+    }
+    Ok(())
+}
+
+/// Returns a tag whose number means another one.
+fn name_tags(
+    conn: &mut Connection,
+    keys: &BTreeMap<TagPath, TagKey>,
+) -> rusqlite::Result<Option<(TagPath, String)>> {
+    let step = conn.transaction()?;
+    for (path, key) in keys {
+        let found: Option<(String, String)> = step
+            .prepare_cached("SELECT asset, name FROM names WHERE tag = ?1")?
+            .query_row([key.0], |row| Ok((row.get(0)?, row.get(1)?)))
+            .optional()?;
+        match found {
+            Some((asset, name)) if asset == path.asset.as_str() && name == path.tag.as_str() => {}
+            Some((asset, name)) => return Ok(Some((path.clone(), format!("{asset}/{name}")))),
+            None => {
+                step.prepare_cached("INSERT INTO names (tag, asset, name) VALUES (?1, ?2, ?3)")?
+                    .execute(params![key.0, path.asset.as_str(), path.tag.as_str()])?;
+            }
+        }
+    }
+    step.commit()?;
+    Ok(None)
+}
+
+#[cfg(test)]
+#[path = "ring_tests.rs"]
+mod tests;
