@@ -7,8 +7,7 @@ use super::event_lane::PAGE_ROWS;
 use super::reading_lane::{PAGE_READINGS, Page, PageRequest};
 use crate::domain::ids::Arrival;
 use crate::port::{Committed, Lane, LanePosition};
-use crate::store::ring::RingReader;
-use crate::store::{StateReader, StoreError};
+use crate::store::{RingReader, StateReader, StoreError};
 
 /// The journal.
 pub(super) struct JournalShelf(StateReader);
