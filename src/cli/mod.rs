@@ -5,6 +5,8 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+pub mod db;
+
 /// A maintenance engineer on an industrial gateway.
 #[derive(Debug, Parser)]
 #[command(name = "wheeltap", version, about, propagate_version = true)]
@@ -14,7 +16,9 @@ pub struct Cli {
 }
 
 #[derive(Debug, Subcommand)]
-enum Command {}
+enum Command {
+    Db(db::Db),
+}
 
 /// Why a command ended, with the exit code it ends with.
 #[derive(Debug)]
@@ -88,5 +92,7 @@ pub fn run() -> ExitCode {
 }
 
 fn dispatch(command: Command) -> Result<(), Failure> {
-    match command {}
+    match command {
+        Command::Db(db) => db::run(&db),
+    }
 }
