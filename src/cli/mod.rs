@@ -15,6 +15,8 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+pub mod db;
+
 /// A maintenance engineer on an industrial gateway.
 #[derive(Debug, Parser)]
 #[command(name = "wheeltap", version, about, propagate_version = true)]
@@ -32,6 +34,7 @@ enum Command {
     Simulate(simulate::Arguments),
     Detect(detect::Args),
     Ctl(Box<ctl::Args>),
+    Db(db::Db),
 }
 
 /// Why a command ended, with the exit code it ends with.
@@ -114,5 +117,6 @@ fn dispatch(command: Command) -> Result<(), Failure> {
         Command::Simulate(arguments) => simulate::run(arguments),
         Command::Detect(args) => detect::run(&args),
         Command::Ctl(args) => ctl::run(*args),
+        Command::Db(db) => db::run(&db),
     }
 }
