@@ -12,7 +12,9 @@
 //! A stage that returns an error or panics on an event is rebuilt from its records and its last
 //! snapshot and sees the event once more; failing again, the event is set aside.
 
+pub mod acquisition;
 pub mod approval;
+pub mod detection;
 pub mod failure_modes;
 pub mod learning;
 pub mod logbook;
@@ -28,8 +30,6 @@ mod story;
 #[allow(dead_code, reason = "every stage's tests use their own part of the bench")]
 pub(crate) mod testing;
 pub mod validation;
-pub mod acquisition;
-pub mod detection;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -201,7 +201,8 @@ mod tests {
 
     /// linfa's own projection of one row.
     fn projected(pca: &Pca<f64>, row: ndarray::ArrayView1<'_, f64>) -> Vec<f64> {
-        pca.predict(row.insert_axis(Axis(0)).to_owned()).row(0).to_vec()
+        let out: Array2<f64> = pca.predict(&row.insert_axis(Axis(0)).to_owned());
+        out.row(0).to_vec()
     }
 
     fn noise(n: usize, p: usize, seed: u64) -> Array2<f64> {

@@ -35,10 +35,8 @@ pub(super) fn run(args: &RunArgs) -> Result<(), Failure> {
     let mut asked = shutdown::listen().map_err(Failure::failed)?;
     let clock = Clock::system();
     runtime()?.block_on(async {
-        let options = DaemonOptions {
-            config: Arc::new(config),
-            config_path: Some(args.config.clone()),
-        };
+        let options =
+            DaemonOptions { config: Arc::new(config), config_path: Some(args.config.clone()) };
         let config = options.config.clone();
         let daemon = Daemon::start(options, clock)
             .await

@@ -16,12 +16,12 @@ use super::engine::Engine;
 use super::engine_thread::{self, Fatal, Outlets};
 use super::jobs::Jobs;
 use super::parts::{
-    ring_reports, start_carrier, start_http, start_hearts, start_sources, start_uplink,
+    ring_reports, start_carrier, start_hearts, start_http, start_sources, start_uplink,
     start_watchdog,
 };
+use super::shutdown::Asked;
 use super::supervisor::Supervisor;
 use super::watchdog::Watch;
-use super::shutdown::Asked;
 use super::watchdog::notify;
 use super::{boot, deliveries, stages};
 use crate::agents::Setting;
@@ -196,12 +196,15 @@ impl Daemon {
     pub async fn start(options: DaemonOptions, clock: Clock) -> Result<Self, DaemonError> {
         let config = options.config.clone();
         let dir = config.gateway.data_dir.clone();
-        let lock = DirLock::take(&dir)
-            .map_err(|source| DaemonError::Lock { dir: dir.clone(), source })?;
+        let lock =
+            DirLock::take(&dir).map_err(|source| DaemonError::Lock { dir: dir.clone(), source })?;
         let now = clock.now();
         let Opened { state, ring, setting, epoch, reports } = open(&config, now)?;
-        let history = RingReader::open(&dir)
-            .map_err(|source| DaemonError::Store { file: "ring.db", dir: dir.clone(), source })?;
+        let history = RingReader::open(&dir).map_err(|source| DaemonError::Store {
+            file: "ring.db",
+            dir: dir.clone(),
+            source,
+        })?;
 
         let mut watched = Watch::new(clock.clone());
         let (handle, inputs) = EngineHandle::channel();
@@ -353,7 +356,9 @@ impl Daemon {
         if self.engine.send(Input::Stop { done }).await.is_ok()
             && tokio::time::timeout(STOP_ENGINE_MAX, durable).await.is_err()
         {
-            tracing::warn!("the engine did not commit in time; the next start takes up from the ring");
+            tracing::warn!(
+                "the engine did not commit in time; the next start takes up from the ring"
+            );
         }
         self.uplink_part.end("uplink", STOP_UPLINK_MAX).await;
         self.http_part.end("http", STOP_REST_MAX).await;
@@ -377,8 +382,10 @@ impl Daemon {
     /// Reads the configuration file again. A bad file, or one that changes what needs a restart,
     /// leaves everything as it is and says so.
     async fn reload(&mut self) -> Result<String, Refusal> {
-        notify(&[NotifyState::Reloading, NotifyState::monotonic_usec_now()
-            .unwrap_or(NotifyState::Status("reloading"))]);
+        notify(&[
+            NotifyState::Reloading,
+            NotifyState::monotonic_usec_now().unwrap_or(NotifyState::Status("reloading")),
+        ]);
         let result = self.apply().await;
         match &result {
             Ok(_) => {
@@ -471,8 +478,8 @@ fn open(config: &Arc<Config>, now: Now) -> Result<Opened, DaemonError> {
     let state_bytes = config.store.max_disk / STATE_SHARE;
     let (mut state, state_found) =
         StateDb::open(dir, state_bytes, &boot).map_err(failed("state.db"))?;
-    let (ring, ring_found) = RingDb::open(dir, config.store.max_disk - state_bytes, &boot)
-        .map_err(failed("ring.db"))?;
+    let (ring, ring_found) =
+        RingDb::open(dir, config.store.max_disk - state_bytes, &boot).map_err(failed("ring.db"))?;
     let paths: Vec<_> = config.tags().map(|(_, tag, _)| tag.path.clone()).collect();
     let keys = state.tag_keys(&paths).map_err(failed("state.db"))?;
     let setting = Setting { plant: Arc::new(config.plant(&keys)), config: config.clone() };

@@ -1,5 +1,6 @@
 //! Carries out the engine's effects: delivers messages, with retries, and hands jobs to the worker.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -36,14 +37,24 @@ pub async fn carry(
     stop: CancellationToken,
 ) -> Result<(), String> {
     let slots = Arc::new(Semaphore::new(UNDER_WAY_MAX));
-    let mut under_way = JoinSet::new();
+    let mut under_way: JoinSet<EventId> = JoinSet::new();
+    // A stage that was rebuilt hands out again what is under way already.
+    let mut ids = BTreeSet::new();
     loop {
         // Cancel-safe: an effect is received whole or not at all.
         let effect = tokio::select! {
             effect = effects.recv() => effect,
             () = stop.cancelled() => None,
         };
-        while under_way.try_join_next().is_some() {}
+        while let Some(ended) = under_way.try_join_next() {
+            match ended {
+                Ok(id) => {
+                    ids.remove(&id);
+                }
+                // A delivery that panicked will be handed out again at the next start.
+                Err(error) => tracing::error!(%error, "a delivery broke off"),
+            }
+        }
         match effect {
             None => return Ok(()),
             Some(Effect::Run { job, spec }) => {
@@ -53,13 +64,16 @@ pub async fn carry(
                     engine.send(Input::JobFinished { job, spec, result }).await.ok();
                 }
             }
+            Some(Effect::Notify { id, .. }) if !ids.insert(id) => {}
             Some(Effect::Notify { id, message }) => {
                 let Ok(slot) = slots.clone().acquire_owned().await else { return Ok(()) };
                 let (setting, engine) = (setting.clone(), engine.clone());
                 under_way.spawn(async move {
                     let delivery = deliver(id, message, &setting).await;
                     drop(slot);
+                    // An engine that has stopped hands the message out again at its next start.
                     engine.send(Input::Delivered(delivery)).await.ok();
+                    id
                 });
             }
         }

@@ -105,6 +105,7 @@ pub fn run(
     commit_every: Duration,
     heart: &Heart,
 ) -> Result<(), Fatal> {
+    engine.settle(clock.now());
     if let Some(ring) = history {
         replay(&mut engine, ring, &clock, heart);
     }
@@ -130,8 +131,7 @@ pub fn run(
     loop {
         let now = this.clock.now();
         let wait = this.wake(now).saturating_sub(now.mono).min(ROUND_IDLE);
-        let received =
-            runtime.block_on(async { tokio::time::timeout(wait, inputs.recv()).await });
+        let received = runtime.block_on(async { tokio::time::timeout(wait, inputs.recv()).await });
         let mut stopping = false;
         match received {
             Ok(None) => return this.finish(),

@@ -22,7 +22,7 @@ pub mod supervisor;
 pub mod telemetry;
 pub mod watchdog;
 
-pub use daemon::{Daemon, DaemonOptions, DaemonError};
+pub use daemon::{Daemon, DaemonError, DaemonOptions};
 
 use crate::agents::{
     acquisition::Acquisition, approval::Approval, detection::Detection, learning::Learning,

@@ -7,10 +7,10 @@ use std::sync::Arc;
 use tokio::sync::{mpsc, watch};
 
 use super::daemon::{DaemonError, Part};
+use super::deliveries;
 use super::jobs::Jobs;
 use super::supervisor::Weight;
 use super::watchdog::{Heart, ROUND_IDLE, Watch};
-use super::deliveries;
 use crate::agents::{Effect, Setting};
 use crate::clock::Clock;
 use crate::domain::ids::SourceId;

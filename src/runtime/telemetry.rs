@@ -19,8 +19,8 @@ pub enum LogFormat {
 /// Installs the subscriber. `RUST_LOG` refines it; the default is INFO for us and WARN for
 /// libraries. Later calls change nothing.
 pub fn install(format: Option<LogFormat>, default_filter: &str) {
-    let filter = EnvFilter::try_from_default_env()
-        .unwrap_or_else(|_| EnvFilter::new(default_filter));
+    let filter =
+        EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(default_filter));
     let journal = match format {
         // systemd sets it when our stderr is its journal.
         None if std::env::var_os("JOURNAL_STREAM").is_some() => tracing_journald::layer().ok(),

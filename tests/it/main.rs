@@ -11,6 +11,6 @@ mod plant_sim;
 mod support;
 
 mod modbus;
-mod simulate;
 mod mqtt_source;
+mod simulate;
 mod tidy;

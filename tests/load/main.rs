@@ -35,7 +35,8 @@ struct Target {
 }
 
 fn main() -> ExitCode {
-    let arguments: Vec<String> = std::env::args().skip(1).filter(|word| word != "--bench").collect();
+    let arguments: Vec<String> =
+        std::env::args().skip(1).filter(|word| word != "--bench").collect();
     if let [flag, address] = arguments.as_slice()
         && flag == "--bare-poller"
     {
@@ -84,7 +85,12 @@ fn main() -> ExitCode {
     let targets = [
         Target { what: "CPU", measured: usage.cpu * 100.0, target: 5.0, unit: "% of one core" },
         Target { what: "RSS", measured: usage.rss_mib, target: 40.0, unit: "MiB" },
-        Target { what: "alarm latency p99", measured: quantile(0.99) * 1e3, target: 250.0, unit: "ms" },
+        Target {
+            what: "alarm latency p99",
+            measured: quantile(0.99) * 1e3,
+            target: 250.0,
+            unit: "ms",
+        },
         Target { what: "READY with a full ring", measured: ready, target: 1.0, unit: "s" },
     ];
     let mut failed = lost > 0 || sorted.is_empty();
@@ -108,12 +114,7 @@ fn bare_poller(plant: &Plant, span: Duration) -> f64 {
     usage.cpu
 }
 
-fn load(
-    plant: &Arc<Plant>,
-    broker: u16,
-    dir: &Path,
-    span: Duration,
-) -> (Usage, Vec<f64>, usize) {
+fn load(plant: &Arc<Plant>, broker: u16, dir: &Path, span: Duration) -> (Usage, Vec<f64>, usize) {
     let alarms = process::subscribe(broker, "wheeltap/load/gw/alarm/#");
     let daemon = Daemon::start(dir, &dir.join("load.toml"));
     let crossings = {
@@ -141,7 +142,9 @@ fn load(
             }
         };
         match found {
-            Some(at) => latencies.push(at.saturating_duration_since(crossing.answered).as_secs_f64()),
+            Some(at) => {
+                latencies.push(at.saturating_duration_since(crossing.answered).as_secs_f64())
+            }
             None => lost += 1,
         }
     }

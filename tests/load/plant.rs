@@ -165,10 +165,12 @@ fn serve(mut stream: TcpStream, cells: &Mutex<Vec<Cell>>) {
 pub fn poll_for_ever(address: &str) -> ! {
     use tokio_modbus::client::Reader;
     use tokio_modbus::slave::SlaveContext;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("one thread");
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().expect("one thread");
     runtime.block_on(async {
         let address = address.parse().expect("an address");
-        let mut client = tokio_modbus::client::tcp::connect(address).await.expect("the plant answers");
+        let mut client =
+            tokio_modbus::client::tcp::connect(address).await.expect("the plant answers");
         let mut every = tokio::time::interval(Duration::from_secs(1));
         loop {
             every.tick().await;

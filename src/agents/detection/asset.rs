@@ -365,11 +365,8 @@ impl AssetWatch {
         if quiet && ratio < 1.0 {
             self.cloud.follow(step, ratio);
         }
-        let company = if self.active == self.trusted {
-            ratio
-        } else {
-            self.cloud.ratio(&self.trusted, 1)
-        };
+        let company =
+            if self.active == self.trusted { ratio } else { self.cloud.ratio(&self.trusted, 1) };
         let machine = company.max(shared.map_or(0.0, |(_, ratio)| ratio));
         if ratio > FIRST_SIGN {
             self.onset.get_or_insert(time);

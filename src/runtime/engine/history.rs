@@ -57,9 +57,7 @@ impl Engine {
                 }
                 // What a stage says about readings that were judged before was said before.
                 if self
-                    .guarded(now, index, None, |stage, out| {
-                        stage.on_readings(now, part, true, out)
-                    })
+                    .guarded(now, index, None, |stage, out| stage.on_readings(now, part, true, out))
                     .is_err()
                 {
                     tracing::warn!(

@@ -188,6 +188,19 @@ impl Engine {
         })
     }
 
+    /// Lets every stage compare what it took up with the configuration: what belonged to assets
+    /// that are gone is closed. Called after the start and with a new configuration.
+    pub fn settle(&mut self, now: Now) {
+        let setting = self.setting.clone();
+        for index in 0..self.slots.len() {
+            let settled =
+                self.guarded(now, index, None, |stage, out| stage.configure(now, &setting, out));
+            if let Ok(produced) = settled {
+                self.drain(now, produced);
+            }
+        }
+    }
+
     /// Effects of an earlier run that never answered: its open jobs.
     #[must_use]
     pub fn unfinished(&self) -> Vec<Effect> {
@@ -208,9 +221,8 @@ impl Engine {
             Input::JobFinished { job, spec, result } => self.finish_job(now, job, spec, result),
             Input::Delivered(delivery) => {
                 let index = Self::index(StageName::Notification);
-                let produced = self.guarded(now, index, None, |stage, out| {
-                    stage.on_delivery(now, &delivery, out)
-                });
+                let produced = self
+                    .guarded(now, index, None, |stage, out| stage.on_delivery(now, &delivery, out));
                 if let Ok(produced) = produced {
                     self.drain(now, produced);
                 }
@@ -264,8 +276,7 @@ impl Engine {
             if !due || !slot.on {
                 continue;
             }
-            let produced =
-                self.guarded(now, index, None, |stage, out| stage.on_deadline(now, out));
+            let produced = self.guarded(now, index, None, |stage, out| stage.on_deadline(now, out));
             let slot = &mut self.slots[index];
             // A stage that asks for the past again must not keep the engine turning.
             slot.not_before = now.mono + DEADLINE_REST;
@@ -445,12 +456,7 @@ impl Engine {
         }
     }
 
-    fn take_command(
-        &mut self,
-        now: Now,
-        command: &Command,
-        reply: oneshot::Sender<CommandResult>,
-    ) {
+    fn take_command(&mut self, now: Now, command: &Command, reply: oneshot::Sender<CommandResult>) {
         if !self.pending.durable {
             let refusal = Refusal::Unavailable(
                 "the store does not take anything; nothing would be durable".to_owned(),
@@ -494,12 +500,7 @@ impl Engine {
         Err(Refusal::NotFound(format!("nothing here answers to {}", verb_target(&command.verb))))
     }
 
-    fn configure(
-        &mut self,
-        now: Now,
-        config: &Arc<Config>,
-        reply: oneshot::Sender<CommandResult>,
-    ) {
+    fn configure(&mut self, now: Now, config: &Arc<Config>, reply: oneshot::Sender<CommandResult>) {
         let paths: Vec<_> = config.tags().map(|(_, tag, _)| tag.path.clone()).collect();
         let keys = match self.store.tag_keys(&paths) {
             Ok(keys) => keys,
@@ -513,15 +514,11 @@ impl Engine {
         let kept = &setting.plant.assets;
         let old = &self.setting.plant.assets;
         let removed = old.keys().filter(|asset| !kept.contains_key(*asset)).cloned().collect();
-        self.setting = setting.clone();
-        for index in 0..self.slots.len() {
-            self.slots[index].setting = setting.clone();
-            let produced =
-                self.guarded(now, index, None, |stage, out| stage.configure(now, &setting, out));
-            if let Ok(produced) = produced {
-                self.drain(now, produced);
-            }
+        for slot in &mut self.slots {
+            slot.setting = setting.clone();
         }
+        self.setting = setting;
+        self.settle(now);
         let hash = config.hash.clone();
         let applied = self.first(now, Body::ConfigurationApplied { hash: hash.clone(), removed });
         self.drain_event(now, applied);
@@ -540,13 +537,7 @@ impl Engine {
     }
 
     /// Takes a job's answer, once; answers to jobs that are no longer open are dropped.
-    fn finish_job(
-        &mut self,
-        now: Now,
-        job: EventId,
-        spec: JobSpec,
-        result: Result<Value, String>,
-    ) {
+    fn finish_job(&mut self, now: Now, job: EventId, spec: JobSpec, result: Result<Value, String>) {
         self.jobs.remove(&job);
         let Some(record) = self.mirror.get(&(RecordKind::Job, job.to_string())).cloned() else {
             return;
@@ -593,14 +584,7 @@ impl Engine {
     /// An event that begins a chain of its own.
     fn first(&mut self, now: Now, body: Body) -> Event {
         let id = self.ids.next(now);
-        Event {
-            id,
-            cause: None,
-            correlation: id,
-            time: now.utc,
-            clock_trusted: now.trusted,
-            body,
-        }
+        Event { id, cause: None, correlation: id, time: now.utc, clock_trusted: now.trusted, body }
     }
 }
 

@@ -195,8 +195,5 @@ impl Pending {
 }
 
 const fn is_alarm(event: &Event) -> bool {
-    matches!(
-        event.body,
-        Body::AlarmRaised(_) | Body::AlarmUpdated(_) | Body::AlarmCleared(_)
-    )
+    matches!(event.body, Body::AlarmRaised(_) | Body::AlarmUpdated(_) | Body::AlarmCleared(_))
 }

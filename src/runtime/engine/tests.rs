@@ -75,9 +75,10 @@ impl Stage for Count {
         StageName::Detection
     }
     fn restore(&mut self, _: Now, saved: Saved<'_>) -> Result<(), StageError> {
-        self.seen = saved.of(RecordKind::CaseFile).next().map_or(0, |record| {
-            record.body.as_u64().expect("the record holds a number")
-        });
+        self.seen = saved
+            .of(RecordKind::CaseFile)
+            .next()
+            .map_or(0, |record| record.body.as_u64().expect("the record holds a number"));
         self.learnt = saved.snapshot.map_or(0, |bytes| u64::from(bytes[0]));
         Ok(())
     }
@@ -117,10 +118,7 @@ impl Stage for Count {
 }
 
 fn factories() -> Factories {
-    Factories {
-        acquisition: |_| Box::new(Pass),
-        others: vec![|_| Box::new(Count::default())],
-    }
+    Factories { acquisition: |_| Box::new(Pass), others: vec![|_| Box::new(Count::default())] }
 }
 
 fn now(seconds: u64) -> Now {
@@ -252,8 +250,7 @@ fn after_a_start_unseen_readings_are_judged_and_known_ones_only_learnt_from() {
     assert_eq!(ring.last().unwrap().arrival, Arrival(5));
     drop(first);
 
-    let mut second =
-        Engine::start(setting, open(), &factories(), Arrival(5), 2, now(0)).unwrap();
+    let mut second = Engine::start(setting, open(), &factories(), Arrival(5), 2, now(0)).unwrap();
     assert_eq!(second.seen(), Arrival(3));
     assert_eq!(second.replay_from(), Arrival(0));
     second.replay(now(1), &ring);

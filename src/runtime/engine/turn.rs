@@ -252,7 +252,8 @@ impl Engine {
         if letters.is_empty() {
             return Err(Refusal::NotFound(format!("no event {id} was set aside")));
         }
-        let stored = self.store.event(id).map_err(|error| Refusal::Unavailable(error.to_string()))?;
+        let stored =
+            self.store.event(id).map_err(|error| Refusal::Unavailable(error.to_string()))?;
         let Some(stored) = stored else {
             return Err(Refusal::NotFound(format!("event {id} is no longer in the journal")));
         };

@@ -6,7 +6,7 @@ use wheeltap::domain::reading::{RawValue, Reason};
 
 /// What is wrong with a machine or its sensors at present.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub enum Trouble {
+pub(super) enum Trouble {
     /// Nothing.
     None,
     /// A bearing wears: temperature and vibration grow exponentially.
@@ -33,9 +33,9 @@ const TROUBLES: [Trouble; 6] = [
 ];
 
 #[derive(Debug)]
-pub struct Machine {
-    pub asset: &'static str,
-    pub trouble: Trouble,
+pub(super) struct Machine {
+    pub(super) asset: &'static str,
+    pub(super) trouble: Trouble,
     /// Virtual time since the trouble began.
     since: Duration,
     /// By how much wear grows a factor e.
@@ -46,7 +46,7 @@ pub struct Machine {
 }
 
 impl Machine {
-    pub fn new(asset: &'static str, rng: fastrand::Rng) -> Self {
+    pub(super) fn new(asset: &'static str, rng: fastrand::Rng) -> Self {
         Self {
             asset,
             trouble: Trouble::None,
@@ -59,14 +59,14 @@ impl Machine {
     }
 
     /// Something new goes wrong.
-    pub fn fail(&mut self) {
+    pub(super) fn fail(&mut self) {
         self.trouble = TROUBLES[self.rng.usize(..TROUBLES.len())];
         self.since = Duration::ZERO;
         self.pace = Duration::from_secs(self.rng.u64(900..5400));
     }
 
     /// Repaired, or the sensor came back.
-    pub fn heal(&mut self) {
+    pub(super) fn heal(&mut self) {
         self.trouble = Trouble::None;
     }
 
@@ -76,12 +76,14 @@ impl Machine {
     }
 
     /// The three raw values (temperature, vibration, pressure) `dt` later.
-    pub fn poll(&mut self, dt: Duration) -> [RawValue; 3] {
+    pub(super) fn poll(&mut self, dt: Duration) -> [RawValue; 3] {
         self.since += dt;
         self.slow = 0.98 * self.slow + 0.2 * self.normal();
         let noise = [self.normal(), self.normal(), self.normal()];
         let growth = match self.trouble {
-            Trouble::Wear => (self.since.as_secs_f64() / self.pace.as_secs_f64()).min(4.0).exp() - 1.0,
+            Trouble::Wear => {
+                (self.since.as_secs_f64() / self.pace.as_secs_f64()).min(4.0).exp() - 1.0
+            }
             _ => 0.0,
         };
         let leak = match self.trouble {
@@ -92,7 +94,8 @@ impl Machine {
         if self.trouble != Trouble::Stuck {
             self.values[0] = 60.0 + 0.5 * self.slow + 4.0 * growth + 0.3 * noise[0];
         }
-        self.values[1] = (2.0 + 0.05 * self.slow + 0.6 * growth + 0.08 * scatter * noise[1]).max(0.0);
+        self.values[1] =
+            (2.0 + 0.05 * self.slow + 0.6 * growth + 0.08 * scatter * noise[1]).max(0.0);
         self.values[2] = (6.0 - 0.05 * self.slow - 0.6 * leak + 0.05 * noise[2]).max(0.0);
         if self.trouble == Trouble::Dead {
             return [RawValue::Failed(Reason::Comm); 3];

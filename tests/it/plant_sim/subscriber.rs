@@ -6,28 +6,28 @@ use std::collections::{BTreeMap, BTreeSet};
 use wheeltap::domain::event::Class;
 use wheeltap::domain::ids::EventId;
 use wheeltap::port::{Lane, LanePosition};
-use wheeltap::store::state::StateReader;
+use wheeltap::store::StateReader;
 
 /// Rows handed over at a time.
 const WINDOW: usize = 20;
 
 #[derive(Debug, Default)]
-pub struct Subscriber {
-    pub broker_up: bool,
+pub(super) struct Subscriber {
+    pub(super) broker_up: bool,
     /// Everything received, repeats dropped.
-    pub received: BTreeSet<EventId>,
+    pub(super) received: BTreeSet<EventId>,
     next: BTreeMap<Class, u64>,
     /// Rows below this are acknowledged as far as the gateway knows.
     below: u64,
 }
 
 impl Subscriber {
-    pub fn new(position: &LanePosition) -> Self {
+    pub(super) fn new(position: &LanePosition) -> Self {
         Self { broker_up: true, below: position.below, ..Self::default() }
     }
 
     /// The gateway has started again and goes on from what it had saved.
-    pub fn resume(&mut self, position: &LanePosition) {
+    pub(super) fn resume(&mut self, position: &LanePosition) {
         assert!(
             position.below <= self.below,
             "the gateway believes in acknowledgements nobody gave: {} > {}",
@@ -39,7 +39,7 @@ impl Subscriber {
 
     /// One exchange: sends a window, of which a random part is acknowledged in time. Returns the
     /// new position when it moved, and whether anything was left to send.
-    pub fn exchange(
+    pub(super) fn exchange(
         &mut self,
         journal: &StateReader,
         rng: &mut fastrand::Rng,

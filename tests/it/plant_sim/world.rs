@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use tempfile::TempDir;
 use tokio::sync::oneshot;
-use wheeltap::agents::{Delivery, Effect, Setting, prediction};
+use wheeltap::agents::{Delivery, Effect, Setting};
+use wheeltap::analytics::degradation;
 use wheeltap::config;
 use wheeltap::domain::anomaly::{Fault, Verdict};
 use wheeltap::domain::command::{Command, CommandResult, Refusal, Verb};
@@ -23,8 +24,9 @@ use wheeltap::port::{Input, Lane};
 use wheeltap::runtime::engine::{Engine, Released};
 use wheeltap::runtime::stages;
 use wheeltap::store::BootInfo;
+use wheeltap::store::StateReader;
 use wheeltap::store::ring::RingDb;
-use wheeltap::store::state::{StateDb, StateReader};
+use wheeltap::store::state::StateDb;
 
 use super::machine::{Machine, Trouble};
 use super::subscriber::Subscriber;
@@ -36,19 +38,19 @@ const START: Timestamp = Timestamp::from_micros(1_790_000_000_000_000);
 
 /// What goes wrong, per step of the simulation (ten seconds).
 #[derive(Debug, Clone, Copy)]
-pub struct Odds {
-    pub crash: f64,
-    pub trouble: f64,
-    pub broker: f64,
-    pub clock: f64,
-    pub disk: f64,
-    pub lost_job: f64,
+pub(super) struct Odds {
+    pub(super) crash: f64,
+    pub(super) trouble: f64,
+    pub(super) broker: f64,
+    pub(super) clock: f64,
+    pub(super) disk: f64,
+    pub(super) lost_job: f64,
 }
 
 impl Odds {
-    pub const CALM: Self =
+    pub(super) const CALM: Self =
         Self { crash: 0.0, trouble: 0.0, broker: 0.0, clock: 0.0, disk: 0.0, lost_job: 0.0 };
-    pub const ROUGH: Self = Self {
+    pub(super) const ROUGH: Self = Self {
         crash: 0.004,
         trouble: 0.003,
         broker: 0.01,
@@ -67,15 +69,15 @@ struct Story {
     asked: bool,
 }
 
-pub struct World {
-    pub rng: fastrand::Rng,
-    pub odds: Odds,
+pub(super) struct World {
+    pub(super) rng: fastrand::Rng,
+    pub(super) odds: Odds,
     dir: TempDir,
     setting_text: String,
     engine: Option<Engine>,
     ring: Option<RingDb>,
     journal: Option<StateReader>,
-    pub subscriber: Subscriber,
+    pub(super) subscriber: Subscriber,
     machines: Vec<Machine>,
     mono: Duration,
     utc: Timestamp,
@@ -85,17 +87,17 @@ pub struct World {
     deliveries: Vec<(Duration, EventId)>,
     answers: Vec<(oneshot::Receiver<CommandResult>, Verb)>,
     /// Every committed event.
-    pub committed: BTreeSet<EventId>,
+    pub(super) committed: BTreeSet<EventId>,
     stories: BTreeMap<EventId, Story>,
     questions: BTreeSet<EventId>,
     durable: Arrival,
-    pub crashes: u32,
-    pub orders: u32,
-    pub counts: BTreeMap<&'static str, u32>,
+    pub(super) crashes: u32,
+    pub(super) orders: u32,
+    pub(super) counts: BTreeMap<&'static str, u32>,
 }
 
 impl World {
-    pub fn new(seed: u64, odds: Odds) -> Self {
+    pub(super) fn new(seed: u64, odds: Odds) -> Self {
         let dir = match Path::new("/dev/shm").is_dir() {
             // A RAM disk: the test is about what is written, not about how fast flash is.
             true => TempDir::new_in("/dev/shm"),
@@ -103,8 +105,7 @@ impl World {
         }
         .expect("a temporary directory can be made");
         let mut rng = fastrand::Rng::with_seed(seed);
-        let machines =
-            ["pump", "fan", "gear"].map(|asset| Machine::new(asset, rng.fork())).into();
+        let machines = ["pump", "fan", "gear"].map(|asset| Machine::new(asset, rng.fork())).into();
         let mut world = Self {
             rng,
             odds,
@@ -140,7 +141,7 @@ impl World {
         Now { mono: self.mono, utc: self.utc, trusted: true }
     }
 
-    pub fn engine(&self) -> &Engine {
+    pub(super) fn engine(&self) -> &Engine {
         self.engine.as_ref().expect("the gateway runs")
     }
 
@@ -165,13 +166,13 @@ impl World {
             .expect("the simulation's configuration is right");
         let paths: Vec<_> = config.tags().map(|(_, tag, _)| tag.path.clone()).collect();
         let keys = state.tag_keys(&paths).expect("tags get numbers");
-        let setting =
-            Setting { plant: Arc::new(config.plant(&keys)), config: Arc::new(config) };
+        let setting = Setting { plant: Arc::new(config.plant(&keys)), config: Arc::new(config) };
         let last = ring.last_arrival();
         assert!(last >= self.durable, "readings that were durable are gone: {last:?}");
         let seed = self.rng.u64(..);
         let mut engine = Engine::start(setting, state, &stages(), last, seed, now)
             .expect("the engine takes up where it left off");
+        engine.settle(now);
         let mut from = engine.replay_from();
         loop {
             let page = ring.after(from, 500).expect("the ring can be read");
@@ -215,7 +216,7 @@ impl World {
     }
 
     /// Ten virtual seconds.
-    pub fn step(&mut self) {
+    pub(super) fn step(&mut self) {
         let dt = POLL.mul_f64(0.9 + 0.2 * self.rng.f64());
         self.mono += dt;
         self.utc = self.utc.after(dt);
@@ -343,7 +344,7 @@ impl World {
             .collect();
         readings.sort_by_key(|reading| reading.time);
         let skip = readings.len().saturating_sub(2000);
-        prediction::run_job(spec, &readings[skip..])
+        degradation::run_job(spec, &readings[skip..])
     }
 
     /// People answer questions, finish orders, and say what was real, when they feel like it.
@@ -536,12 +537,15 @@ impl World {
     }
 
     /// Faults stop; within an hour everything must have come to rest.
-    pub fn converge(&mut self) {
+    pub(super) fn converge(&mut self) {
         self.odds = Odds::CALM;
         self.subscriber.broker_up = true;
         if self.disk_full {
             self.disk_full = false;
-            self.engine_mut().store_mut().set_max_bytes(MAX_DISK / 4).expect("the bound can be set");
+            self.engine_mut()
+                .store_mut()
+                .set_max_bytes(MAX_DISK / 4)
+                .expect("the bound can be set");
         }
         for machine in &mut self.machines {
             machine.heal();
@@ -562,7 +566,11 @@ impl World {
         }
         let status = self.engine().status();
         for stage in &status.stages {
-            assert_eq!(stage.state, "running", "stage {} is off: {:?}", stage.name, stage.last_error);
+            assert_eq!(
+                stage.state, "running",
+                "stage {} is off: {:?}",
+                stage.name, stage.last_error
+            );
             assert_eq!(stage.failures, 0, "stage {} failed: {:?}", stage.name, stage.last_error);
         }
         assert!(status.durable, "the store does not commit although the disk has room");
@@ -577,7 +585,11 @@ impl World {
             let Some(last) = rows.last() else { break };
             from = last.row;
             for row in rows {
-                assert!(self.subscriber.received.contains(&row.event.id), "never sent: {}", row.event);
+                assert!(
+                    self.subscriber.received.contains(&row.event.id),
+                    "never sent: {}",
+                    row.event
+                );
             }
         }
         for id in &self.subscriber.received {
