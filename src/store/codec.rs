@@ -412,10 +412,10 @@ fn open(sealed: &[u8], kind: u8) -> Result<(&[u8], usize), Damaged> {
 
 fn put(out: &mut Vec<u8>, mut number: u64) {
     while number >= 0x80 {
-        out.push((number & 0x7f) as u8 | 0x80);
+        out.push(number.to_le_bytes()[0] | 0x80);
         number >>= 7;
     }
-    out.push(number as u8);
+    out.push(number.to_le_bytes()[0]);
 }
 
 fn take(rest: &mut &[u8]) -> Result<u64, Damaged> {

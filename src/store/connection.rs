@@ -110,7 +110,13 @@ impl Plan<'_> {
                 ErrorKind::ReadOnly if access(&path, Access::WRITE_OK).is_ok() => {
                     corrupt(&path, format!("{doing}: {source}"))
                 }
-                _ => sql(doing, &path, source),
+                ErrorKind::Full
+                | ErrorKind::ReadOnly
+                | ErrorKind::Corrupt
+                | ErrorKind::IoFailed
+                | ErrorKind::Busy
+                | ErrorKind::TooNew
+                | ErrorKind::Unusable => sql(doing, &path, source),
             }
         };
         let fresh = self.check_schema(&conn, &path)?;
@@ -156,7 +162,13 @@ impl Plan<'_> {
     fn check_schema(&self, conn: &Connection, path: &Path) -> Result<bool, StoreError> {
         let read = |doing, source: rusqlite::Error| match kind_of(&source) {
             ErrorKind::Other => corrupt(path, format!("{doing}: {source}")),
-            _ => sql(doing, path, source),
+            ErrorKind::Full
+            | ErrorKind::ReadOnly
+            | ErrorKind::Corrupt
+            | ErrorKind::IoFailed
+            | ErrorKind::Busy
+            | ErrorKind::TooNew
+            | ErrorKind::Unusable => sql(doing, path, source),
         };
         let found: i64 = conn
             .query_row("PRAGMA user_version", [], |row| row.get(0))
@@ -454,15 +466,14 @@ pub(super) fn corrupt(file: &Path, what: impl Into<String>) -> StoreError {
 }
 
 fn unusable(path: &Path, source: io::Error) -> StoreError {
-    match source.kind() {
-        io::ErrorKind::StorageFull => {
-            sql("making", path, ffi_error(rusqlite::ffi::SQLITE_FULL, &source))
-        }
-        io::ErrorKind::ReadOnlyFilesystem => {
-            sql("making", path, ffi_error(rusqlite::ffi::SQLITE_READONLY, &source))
-        }
-        _ => StoreError::Unusable { path: path.to_owned(), uid: lock::user_id(), source },
-    }
+    let code = if source.kind() == io::ErrorKind::StorageFull {
+        rusqlite::ffi::SQLITE_FULL
+    } else if source.kind() == io::ErrorKind::ReadOnlyFilesystem {
+        rusqlite::ffi::SQLITE_READONLY
+    } else {
+        return StoreError::Unusable { path: path.to_owned(), uid: lock::user_id(), source };
+    };
+    sql("making", path, ffi_error(code, &source))
 }
 
 fn ffi_error(code: i32, source: &io::Error) -> rusqlite::Error {

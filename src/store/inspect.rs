@@ -300,3 +300,81 @@ fn name(row: &Row<'_>) -> String {
         },
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::event::Event;
+    use crate::domain::ids::{Arrival, EventId, TagKey};
+    use crate::domain::reading::{Quality, Reading};
+    use crate::store::{BootInfo, Commit, RingDb, StateDb};
+    use std::time::Duration;
+    use uuid::Uuid;
+
+    fn boot() -> BootInfo {
+        BootInfo {
+            id: Uuid::from_u128(1),
+            utc: Timestamp::default(),
+            mono: Duration::ZERO,
+            trusted: true,
+        }
+    }
+
+    fn event(number: u64) -> (Event, Option<(Class, u64)>) {
+        let id = EventId(Uuid::from_u128(number.into()));
+        let body = Body::CommandTaken(crate::domain::command::Command {
+            by: "operator".into(),
+            verb: crate::domain::command::Verb::Acknowledge { alarm: id },
+        });
+        let time = Timestamp::default();
+        let event = Event { id, cause: None, correlation: id, time, clock_trusted: true, body };
+        (event, Some((Class::Alarm, number)))
+    }
+
+    #[test]
+    fn verify_finds_what_is_wrong_and_nothing_else() {
+        let dir = tempfile::tempdir().unwrap();
+        assert_eq!(verify(dir.path(), |_| {}).unwrap(), vec![]);
+        let (mut state, _) = StateDb::open(dir.path(), 16 << 20, &boot()).unwrap();
+        let events = [1, 2, 4].map(event).to_vec();
+        state
+            .commit(&Commit {
+                events,
+                snapshots: vec![("detection", vec![7; 50])],
+                ..Commit::default()
+            })
+            .unwrap();
+        let (mut ring, _) = RingDb::open(dir.path(), 16 << 20, &boot()).unwrap();
+        let readings: Vec<_> = (1..=600)
+            .map(|n: u64| Reading {
+                tag: TagKey(1),
+                arrival: Arrival(n),
+                time: Timestamp::from_micros(n.cast_signed()),
+                value: 0.5,
+                quality: Quality::Good,
+            })
+            .collect();
+        ring.append(&readings);
+        ring.commit().unwrap();
+        let found = verify(dir.path(), |_| {}).unwrap();
+        assert_eq!(found[0].faults, ["event 3 of class alarm is missing"]);
+        assert_eq!((found[1].fault_count, found[1].checked), (0, 3));
+        let facts = info(dir.path()).unwrap();
+        let fact = |file: usize, name: &str| {
+            facts[file].facts.iter().find(|fact| fact.0 == name).unwrap().1.clone()
+        };
+        assert_eq!(
+            (fact(0, "events"), fact(1, "readings in segments")),
+            ("3".into(), "512".into())
+        );
+        state
+            .writer()
+            .conn
+            .execute_batch(
+                "UPDATE snapshots SET data = zeroblob(20);
+                 UPDATE journal SET body = '{' WHERE row = 1;",
+            )
+            .unwrap();
+        assert_eq!(verify(dir.path(), |_| {}).unwrap()[0].fault_count, 3);
+    }
+}

@@ -8,21 +8,22 @@
 //! make durable stays in memory and goes with the next one.
 
 use std::cell::RefCell;
-use std::collections::btree_map::Entry;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
-use rusqlite::{Connection, OptionalExtension, Transaction, params};
+use rusqlite::{Connection, OptionalExtension, params};
 
 use super::codec::{self, Columns};
 use super::connection::{self, PAGE_BYTES, Plan, Writer};
-use super::ring_live::{Live, NEVER};
-use super::ring_read::{self, BLOCK_BITS, HOURS, MINUTES, Window};
-use super::rollup::{Pack, Resolution, Rollup, day_of};
+use super::ring_known::{Doubtful, identity, recount, stored_between};
+use super::ring_live::Live;
+use super::ring_read::{self, Window};
+use super::ring_write::{DROP_SLICE, Done, Room, Sealed, Shared, Work, shared_rows, write};
+use super::rollup::{Resolution, Rollup};
 use super::schema::RING;
 use super::state::TAG_KEYS_MAX;
-use super::{BootInfo, ErrorKind, Opened, Page, StoreError, int, uint};
+use super::{BootInfo, ErrorKind, Opened, Page, StoreError, uint};
 use crate::domain::ids::{Arrival, TagKey, TagPath};
 use crate::domain::reading::Reading;
 use crate::domain::time::Timestamp;
@@ -41,8 +42,6 @@ const FILL_PERCENT: u64 = 90;
 const MINUTES_SHARE: u64 = 4;
 /// Hours may take one part in so many of the file.
 const HOURS_SHARE: u64 = 16;
-/// Segments deleted in one go.
-const DROP_SLICE: i64 = 64;
 /// Attempts at one commit, each making more room, when the file has reached its bound.
 const ROOM_ATTEMPTS: u32 = 4;
 /// Most readings in one transaction. Bounds its size, and how far a segment can reach back.
@@ -158,7 +157,13 @@ impl RingDb {
             match connection::kind_of(&source) {
                 // Tables that are not what they were are damage.
                 ErrorKind::Other => connection::corrupt(&ring.writer.file, source.to_string()),
-                _ => connection::sql("reading back", &ring.writer.file, source),
+                ErrorKind::Full
+                | ErrorKind::ReadOnly
+                | ErrorKind::Corrupt
+                | ErrorKind::IoFailed
+                | ErrorKind::Busy
+                | ErrorKind::TooNew
+                | ErrorKind::Unusable => connection::sql("reading back", &ring.writer.file, source),
             }
         })?;
         if let Some(boot) = other_boot {
@@ -365,8 +370,8 @@ impl RingDb {
             return Ok(());
         }
         let last = self.group[end - 1];
-        let doubtful = self.doubtful(end);
-        if doubtful.rows.is_empty() {
+        let doubtful = Doubtful::find(&mut self.live, &self.group[self.absorbed..end]);
+        if doubtful.is_empty() {
             self.live.absorb(&self.group[self.absorbed..end], self.rolling);
             self.absorbed = end;
         } else {
@@ -396,30 +401,6 @@ impl RingDb {
             self.live.settle(last.time.micros());
         }
         Ok(())
-    }
-
-    /// Which readings of the group up to `end` are not newer than all before them of their tag.
-    fn doubtful(&mut self, end: usize) -> Doubtful {
-        let mut doubtful = Doubtful::default();
-        for (at, reading) in self.group.iter().enumerate().take(end).skip(self.absorbed) {
-            let Some(tag) = self.live.tag(reading.tag) else {
-                doubtful.rows.push(at);
-                tracing::error!(tag = reading.tag.0, "reading of an impossible tag left out");
-                continue;
-            };
-            let time = reading.time.micros();
-            if time > tag.newest {
-                tag.newest = time;
-                continue;
-            }
-            doubtful.rows.push(at);
-            doubtful.tags.insert(reading.tag);
-            if time <= tag.folded_newest {
-                let span = doubtful.stored.entry(reading.tag).or_insert((time, time));
-                *span = (span.0.min(time), span.1.max(time));
-            }
-        }
-        doubtful
     }
 
     /// What a commit of all that was absorbed has to write.
@@ -570,338 +551,6 @@ impl RingDb {
             |row| row.get(0),
         )
     }
-}
-
-/// Readings that may be there already.
-#[derive(Debug, Default)]
-struct Doubtful {
-    /// Where in the group.
-    rows: Vec<usize>,
-    /// Of which tags.
-    tags: BTreeSet<TagKey>,
-    /// Tags and spans of time in which their own segments must be searched.
-    stored: BTreeMap<TagKey, (i64, i64)>,
-}
-
-/// What a commit has to write, roll-ups apart.
-#[derive(Debug)]
-struct Work {
-    last: u64,
-    due: BTreeMap<TagKey, usize>,
-    segments: Vec<Sealed>,
-    /// First and last arrival, and the row.
-    tail: Option<(u64, u64, Vec<u8>)>,
-    shared: Option<Shared>,
-    /// The oldest arrival that is in no segment of its own afterwards.
-    oldest: Option<u64>,
-}
-
-impl Work {
-    fn is_empty(&self) -> bool {
-        self.segments.is_empty() && self.tail.is_none() && self.shared.is_none()
-    }
-}
-
-/// A shared segment to write; with `merge` in the place of all older ones.
-#[derive(Debug)]
-struct Shared {
-    merge: bool,
-    first: u64,
-    last: u64,
-    data: Vec<u8>,
-}
-
-/// A segment to write.
-#[derive(Debug)]
-struct Sealed {
-    tag: TagKey,
-    arrivals: (u64, u64),
-    times: (i64, i64),
-    count: usize,
-    data: Vec<u8>,
-}
-
-impl Sealed {
-    fn new(tag: TagKey, columns: &Columns, range: std::ops::Range<usize>) -> Self {
-        let times = &columns.times[range.clone()];
-        let arrivals = &columns.arrivals[range.clone()];
-        Self {
-            tag,
-            arrivals: (arrivals[0], arrivals[arrivals.len() - 1]),
-            times: times
-                .iter()
-                .fold((i64::MAX, i64::MIN), |(low, high), time| (low.min(*time), high.max(*time))),
-            count: range.len(),
-            data: codec::seal_segment(columns, range),
-        }
-    }
-}
-
-/// How much room there is.
-#[derive(Debug, Clone, Copy)]
-struct Room {
-    /// Pages that may be in use.
-    pages: u64,
-    /// Segments to delete whatever is in use.
-    extra: i64,
-    /// Bytes for packs of minutes.
-    minutes: u64,
-    /// Bytes for packs of hours.
-    hours: u64,
-}
-
-/// What a transaction left behind.
-#[derive(Debug)]
-struct Done {
-    dropped: u64,
-    shared: Vec<(i64, u64)>,
-    tail_rows: u64,
-}
-
-fn write(
-    conn: &mut Connection,
-    boot: i64,
-    work: &Work,
-    live: &Live,
-    room: &Room,
-) -> rusqlite::Result<Done> {
-    let step = conn.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
-    let dropped = make_room(&step, room)?;
-    for sealed in &work.segments {
-        step.prepare_cached(
-            "INSERT INTO segment (boot, upto, block, tag, a0, a1, t0, t1, n, data)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
-        )?
-        .execute(params![
-            boot,
-            int(work.last),
-            int(work.last >> BLOCK_BITS),
-            sealed.tag.0,
-            int(sealed.arrivals.0),
-            int(sealed.arrivals.1),
-            sealed.times.0,
-            sealed.times.1,
-            int(sealed.count as u64),
-            sealed.data,
-        ])?;
-    }
-    let insert = |table: &'static str, first: u64, last: u64, data: &[u8]| {
-        step.prepare_cached(table)?.execute(params![boot, int(first), int(last), data])
-    };
-    if let Some(shared) = &work.shared {
-        step.prepare_cached("DELETE FROM tail")?.execute([])?;
-        if shared.merge {
-            step.prepare_cached("DELETE FROM shared")?.execute([])?;
-        }
-        let table = "INSERT INTO shared (boot, a0, a1, data) VALUES (?1, ?2, ?3, ?4)";
-        insert(table, shared.first, shared.last, &shared.data)?;
-    }
-    if let Some((first, last, data)) = &work.tail {
-        let table = "INSERT INTO tail (boot, a0, a1, data) VALUES (?1, ?2, ?3, ?4)";
-        insert(table, *first, *last, data)?;
-    }
-    if !work.segments.is_empty() {
-        let below = int(work.oldest.unwrap_or(u64::MAX));
-        step.prepare_cached("DELETE FROM tail WHERE a1 < ?1")?.execute([below])?;
-        step.prepare_cached("DELETE FROM shared WHERE a1 < ?1")?.execute([below])?;
-    }
-    write_tagged(&step, work, live)?;
-    write_rollups(&step, live, room)?;
-    let shared = shared_rows(&step)?;
-    let tail_rows: i64 =
-        step.prepare_cached("SELECT count(*) FROM tail")?.query_row([], |row| row.get(0))?;
-    step.commit()?;
-    Ok(Done { dropped, shared, tail_rows: uint(tail_rows) })
-}
-
-fn shared_rows(conn: &Connection) -> rusqlite::Result<Vec<(i64, u64)>> {
-    conn.prepare_cached("SELECT id, a1 FROM shared ORDER BY id")?
-        .query_map([], |row| Ok((row.get(0)?, uint(row.get(1)?))))?
-        .collect()
-}
-
-/// Deletes the oldest segments until what is left leaves room; their pages are used again.
-fn make_room(step: &Transaction<'_>, room: &Room) -> rusqlite::Result<u64> {
-    let get = |pragma: &str| step.prepare_cached(pragma)?.query_row([], |row| row.get::<_, i64>(0));
-    let mut dropped = 0;
-    let mut extra = room.extra;
-    loop {
-        let used = uint(get("PRAGMA page_count")? - get("PRAGMA freelist_count")?);
-        if used <= room.pages && extra <= 0 {
-            return Ok(dropped);
-        }
-        extra -= DROP_SLICE;
-        let oldest = "SELECT id, a1 FROM segment ORDER BY id LIMIT ?1";
-        let (last_row, last_arrival): (Option<i64>, Option<i64>) = step
-            .prepare_cached(&format!("SELECT max(id), max(a1) FROM ({oldest})"))?
-            .query_row([DROP_SLICE], |row| Ok((row.get(0)?, row.get(1)?)))?;
-        let (Some(last_row), Some(last_arrival)) = (last_row, last_arrival) else {
-            return Ok(dropped);
-        };
-        let gone =
-            step.prepare_cached("DELETE FROM segment WHERE id <= ?1")?.execute([last_row])?;
-        dropped += gone as u64;
-        let first = int(ring_read::first(step)?).max(last_arrival.saturating_add(1));
-        connection::set_meta(step, "first", first)?;
-    }
-}
-
-fn write_tagged(step: &Transaction<'_>, work: &Work, live: &Live) -> rusqlite::Result<()> {
-    let mut changed: BTreeSet<TagKey> = live.moved.iter().copied().collect();
-    changed.extend(work.due.keys());
-    for key in changed {
-        let tag = live.get(key).expect("only met tags change");
-        let due = work.due.get(&key).copied().unwrap_or(0);
-        let folded = if due > 0 { tag.columns.arrivals[due - 1] } else { tag.folded };
-        let newest = tag.columns.times[..due].iter().copied().fold(tag.folded_newest, i64::max);
-        step.prepare_cached(
-            "INSERT OR REPLACE INTO tagged (tag, folded, newest, hour, since)
-             VALUES (?1, ?2, ?3, ?4, ?5)",
-        )?
-        .execute(params![key.0, int(folded), newest, tag.hour, int(tag.since)])?;
-    }
-    Ok(())
-}
-
-fn write_rollups(step: &Transaction<'_>, live: &Live, room: &Room) -> rusqlite::Result<()> {
-    let mut packs: BTreeMap<(i32, TagKey), Pack> =
-        live.closed.iter().map(|((tag, hour), pack)| ((*hour, *tag), pack.clone())).collect();
-    for ((tag, hour), late) in &live.late {
-        pack_of(step, MINUTES, &mut packs, *hour, *tag)?.merge(late);
-    }
-    if packs.is_empty() {
-        return Ok(());
-    }
-    let mut days: BTreeMap<(i32, TagKey), Pack> = BTreeMap::new();
-    for ((hour, tag), pack) in &packs {
-        let (day, index) = day_of(*hour);
-        if let Some(sum) = pack.sum(index) {
-            pack_of(step, HOURS, &mut days, day, *tag)?.replace(sum);
-        }
-    }
-    PackTable::MINUTES.write(step, &packs, room.minutes)?;
-    PackTable::HOURS.write(step, &days, room.hours)
-}
-
-/// The pack that is about to be written, or else the one on disk.
-fn pack_of<'a>(
-    step: &Transaction<'_>,
-    select: &'static str,
-    packs: &'a mut BTreeMap<(i32, TagKey), Pack>,
-    span: i32,
-    tag: TagKey,
-) -> rusqlite::Result<&'a mut Pack> {
-    Ok(match packs.entry((span, tag)) {
-        Entry::Occupied(known) => known.into_mut(),
-        Entry::Vacant(place) => {
-            place.insert(ring_read::pack(step, select, span, tag)?.unwrap_or_default())
-        }
-    })
-}
-
-/// A table of packs. How many bytes they take stands in `meta`, because counting would read the
-/// whole table.
-struct PackTable {
-    bytes: &'static str,
-    length: &'static str,
-    put: &'static str,
-    oldest: &'static str,
-    delete: &'static str,
-}
-
-impl PackTable {
-    const MINUTES: Self = Self {
-        bytes: "minutes_bytes",
-        length: "SELECT length(data) FROM minutes WHERE key = ?1",
-        put: "INSERT OR REPLACE INTO minutes (key, data) VALUES (?1, ?2)",
-        oldest: "SELECT key, length(data) FROM minutes ORDER BY key LIMIT 1",
-        delete: "DELETE FROM minutes WHERE key = ?1",
-    };
-    const HOURS: Self = Self {
-        bytes: "hours_bytes",
-        length: "SELECT length(data) FROM hours WHERE key = ?1",
-        put: "INSERT OR REPLACE INTO hours (key, data) VALUES (?1, ?2)",
-        oldest: "SELECT key, length(data) FROM hours ORDER BY key LIMIT 1",
-        delete: "DELETE FROM hours WHERE key = ?1",
-    };
-
-    /// Writes packs, then deletes the oldest while all together take more than `most` bytes.
-    fn write(
-        &self,
-        step: &Transaction<'_>,
-        packs: &BTreeMap<(i32, TagKey), Pack>,
-        most: u64,
-    ) -> rusqlite::Result<()> {
-        let mut bytes = connection::meta(step, self.bytes)?.unwrap_or(0);
-        for ((span, tag), pack) in packs {
-            let key = ring_read::pack_key(*span, *tag);
-            let data = codec::seal_buckets(&pack.0);
-            let before: Option<i64> =
-                step.prepare_cached(self.length)?.query_row([key], |row| row.get(0)).optional()?;
-            step.prepare_cached(self.put)?.execute(params![key, data])?;
-            bytes += int(data.len() as u64) - before.unwrap_or(0);
-        }
-        while bytes > int(most) {
-            let oldest: Option<(i64, i64)> = step
-                .prepare_cached(self.oldest)?
-                .query_row([], |row| Ok((row.get(0)?, row.get(1)?)))
-                .optional()?;
-            let Some((key, length)) = oldest else { break };
-            step.prepare_cached(self.delete)?.execute([key])?;
-            bytes -= length;
-        }
-        connection::set_meta(step, self.bytes, bytes)
-    }
-}
-
-/// What makes two readings of one tag the same one.
-type Identity = (TagKey, i64, u64, u8);
-
-fn identity(reading: &Reading) -> Identity {
-    let value = if reading.value.is_nan() { f64::NAN } else { reading.value };
-    (reading.tag, reading.time.micros(), value.to_bits(), reading.quality.to_byte())
-}
-
-/// The readings that own segments of these tags hold in these spans of time.
-fn stored_between(
-    conn: &Connection,
-    spans: &BTreeMap<TagKey, (i64, i64)>,
-) -> rusqlite::Result<BTreeSet<Identity>> {
-    let mut stored = BTreeSet::new();
-    let mut opened = Vec::new();
-    for (tag, (from, to)) in spans {
-        for (id, _) in ring_read::segments_between(conn, *tag, *from, *to, 0)? {
-            opened.clear();
-            ring_read::open_segment(conn, id, *tag, &mut opened)?;
-            let inside = |reading: &&Reading| (*from..=*to).contains(&reading.time.micros());
-            stored.extend(opened.iter().filter(inside).map(identity));
-        }
-    }
-    Ok(stored)
-}
-
-/// Makes the roll-ups of the open hours anew.
-fn recount(conn: &Connection, live: &mut Live) -> rusqlite::Result<()> {
-    let mut readings = Vec::new();
-    let open: Vec<_> = live
-        .iter()
-        .filter(|(_, tag)| tag.since != NEVER)
-        .filter_map(|(key, tag)| Some((key, tag.hour?, tag.since)))
-        .collect();
-    for (key, hour, since) in open {
-        readings.clear();
-        let start = super::ring_live::hour_start(hour);
-        let end = start.saturating_add(Resolution::Hour.micros() - 1);
-        let block = int(since >> BLOCK_BITS);
-        for (id, _) in ring_read::segments_between(conn, key, start, end, block)? {
-            ring_read::open_segment(conn, id, key, &mut readings)?;
-        }
-        if let Some(tag) = live.get(key) {
-            readings.extend((0..tag.columns.len()).map(|at| tag.columns.get(key, at)));
-        }
-        readings.iter().for_each(|reading| live.recount(reading));
-    }
-    Ok(())
 }
 
 /// Returns a tag whose number means another one.

@@ -208,12 +208,12 @@ fn retention_takes_closed_old_chains_and_nothing_else() {
 fn f_a04_a_full_file_refuses_whole_commits_and_goes_on_when_there_is_room() {
     let dir = tempfile::tempdir().unwrap();
     let (mut state, _) = StateDb::open(dir.path(), 600 * 1024, &boot()).unwrap();
-    let mut number = 0;
+    let mut number: u64 = 0;
     let error = loop {
         number += 1;
         let mut fat = record(&format!("r{number}"), false, 0);
         fat.body = "x".repeat(20_000).into();
-        let events = vec![(event(number, number, 0), Some((Class::Alarm, number as u64)))];
+        let events = vec![(event(number.into(), number.into(), 0), Some((Class::Alarm, number)))];
         match state.commit(&Commit { events, records: vec![fat], ..Commit::default() }) {
             Ok(_) => {}
             Err(error) => break error,
@@ -221,11 +221,14 @@ fn f_a04_a_full_file_refuses_whole_commits_and_goes_on_when_there_is_room() {
         assert!(number < 100, "the file has no bound");
     };
     assert_eq!((error.kind(), error.is_transient()), (ErrorKind::Full, true));
-    assert_eq!(state.sequences().unwrap()[&Class::Alarm], number as u64 - 1);
+    assert_eq!(state.sequences().unwrap()[&Class::Alarm], number - 1);
     assert!(state.pressure().unwrap() >= PRESSURE_PERCENT);
     let retained = state.retain(Timestamp::default(), Duration::MAX, u64::MAX).unwrap();
     assert!(retained.records > 0, "{retained:?}");
-    let small = Commit { events: vec![(event(number, number, 0), None)], ..Commit::default() };
+    let small = Commit {
+        events: vec![(event(number.into(), number.into(), 0), None)],
+        ..Commit::default()
+    };
     state.commit(&small).unwrap();
 }
 
@@ -293,9 +296,9 @@ fn f_a09_two_hundred_damaged_files_all_open() {
     let (mut state, _) = open(dir.path());
     state.tag_keys(&[path("P-1", "a")]).unwrap();
     state.commit(&full_commit()).unwrap();
-    for number in 100..400 {
+    for number in 100..400_u64 {
         let commit = Commit {
-            events: vec![(event(number, number, 0), Some((Class::Anomaly, number as u64)))],
+            events: vec![(event(number.into(), number.into(), 0), Some((Class::Anomaly, number)))],
             ..Commit::default()
         };
         state.commit(&commit).unwrap();
