@@ -13,3 +13,4 @@ mod modbus;
 mod simulate;
 mod mqtt_source;
 mod tidy;
+mod uplink;
