@@ -106,18 +106,22 @@ async fn f_b10_a_broker_that_forgets_everything_loses_no_alarm() {
     let mut gateway = Gateway::new(gate.port, fast());
     gateway.start();
     gateway.is("up").await;
+    let seed = fastrand::u64(..);
+    println!("seed {seed}");
+    let mut random = fastrand::Rng::with_seed(seed);
+    // A steady load: a pause between alarms lets the uplink and the broker work meanwhile.
+    let mut load = tokio::time::interval(Duration::from_millis(1));
     let mut raised = 0;
     for _ in 0..RESTARTS {
-        for burst in 0..20 {
-            for _ in 0..10 {
-                gateway.alarm();
-                raised += 1;
-            }
-            if burst == 10 {
+        let frozen_at = random.usize(50..150);
+        for number in 0..200 {
+            load.tick().await;
+            gateway.alarm();
+            raised += 1;
+            if number == frozen_at {
                 broker.freeze();
             }
             gateway.take_all();
-            tokio::task::yield_now().await;
         }
         // The gateway may come back only after the subscriber: a broker without persistence has
         // nobody to keep messages for before.
