@@ -552,10 +552,10 @@ mod tests {
     }
 
     fn newest(bench: &Bench) -> Decision {
-        match &bench.last("decision-requested").body {
-            Body::DecisionRequested(decision) => decision.clone(),
-            other => panic!("{other:?}"),
-        }
+        let Body::DecisionRequested(decision) = &bench.last("decision-requested").body else {
+            panic!()
+        };
+        decision.clone()
     }
 
     fn decide(bench: &mut Bench, decision: EventId, choice: Choice) -> CommandResult {
@@ -564,10 +564,10 @@ mod tests {
     }
 
     fn authorised(bench: &Bench) -> (OrderRequest, String) {
-        match &bench.last("order-authorised").body {
-            Body::OrderAuthorised { order, by } => (order.clone(), by.clone()),
-            other => panic!("{other:?}"),
-        }
+        let Body::OrderAuthorised { order, by } = &bench.last("order-authorised").body else {
+            panic!()
+        };
+        (order.clone(), by.clone())
     }
 
     #[test]

@@ -4,9 +4,10 @@ use std::io::{self, Write};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use super::Failure;
+use super::records::{self, Format, plain};
 
 /// Speak to the running daemon.
 ///
@@ -31,16 +32,6 @@ pub(super) struct Args {
     format: Format,
     #[command(subcommand)]
     what: What,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-enum Format {
-    /// Columns for people
-    Table,
-    /// JSON as the API gives it
-    Json,
-    /// Comma-separated values with a header
-    Csv,
 }
 
 #[derive(Debug, clap::Subcommand)]
@@ -225,8 +216,6 @@ enum CtlError {
     Token { file: PathBuf, source: io::Error },
     #[error("the token file {} holds no token", file.display())]
     NoToken { file: PathBuf },
-    #[error("writing the result failed")]
-    Write(#[source] io::Error),
 }
 
 struct Daemon {
@@ -321,10 +310,12 @@ fn token(file: PathBuf) -> Result<String, CtlError> {
 }
 
 pub(super) fn run(args: Args) -> Result<(), Failure> {
-    act(args).map_err(Failure::failed)
+    let text = act(args).map_err(Failure::failed)?;
+    io::stdout().write_all(text.as_bytes()).map_err(Failure::failed)
 }
 
-fn act(args: Args) -> Result<(), CtlError> {
+/// Carries out the command; returns what is to be printed.
+fn act(args: Args) -> Result<String, CtlError> {
     let config = ureq::Agent::config_builder()
         .timeout_global(Some(TIMEOUT))
         .http_status_as_error(false)
@@ -336,8 +327,7 @@ fn act(args: Args) -> Result<(), CtlError> {
     };
     let format = args.format;
     let list = |path: &str, columns: &[&str], query: &str| {
-        let rows = daemon.list(path, query)?;
-        print(format, columns, &rows)
+        Ok(records::list(format, columns, &daemon.list(path, query)?))
     };
     let filtered = |path: &str, columns: &[&str], wanted: &List| {
         let mut query = String::new();
@@ -351,18 +341,18 @@ fn act(args: Args) -> Result<(), CtlError> {
     };
     let give = |path: String, body: Value| {
         let answer = daemon.ask(&path, Some(&without_nulls(body)))?;
-        print_answer(format, &answer)
+        Ok(records::one(format, &answer))
     };
     match args.what {
         What::Status => {
             let status = daemon.ask("/status", None)?;
-            print_answer(format, &status)
+            Ok(records::one(format, &status))
         }
         What::Stages => {
             let columns = ["name", "state", "handled", "failures", "last_error"];
             let stages = daemon.ask("/stages", None)?;
             let rows = stages.get("items").and_then(Value::as_array).cloned().unwrap_or_default();
-            print(format, &columns, &rows)
+            Ok(records::list(format, &columns, &rows))
         }
         What::Assets => {
             let columns = [
@@ -465,141 +455,90 @@ fn without_nulls(mut value: Value) -> Value {
     value
 }
 
-/// A value for a cell: on one line, without control characters, so that nothing that a device or
-/// a person wrote can move a terminal's cursor.
-fn plain(value: &Value) -> String {
-    let text = match value {
-        Value::Null => String::new(),
-        Value::String(text) => text.clone(),
-        Value::Number(number) => match number.as_f64() {
-            // Scores and estimates in full length say nothing more.
-            Some(float) if number.is_f64() => {
-                let text = format!("{float:.4}");
-                text.trim_end_matches('0').trim_end_matches('.').to_owned()
-            }
-            Some(_) | None => number.to_string(),
-        },
-        Value::Array(items) => items.iter().map(plain).collect::<Vec<_>>().join(" "),
-        Value::Object(fields) => {
-            let fields = fields.iter().filter(|(_, value)| !value.is_null());
-            fields
-                .map(|(key, value)| format!("{key}={}", plain(value)))
-                .collect::<Vec<_>>()
-                .join(" ")
-        }
-        Value::Bool(_) => value.to_string(),
-    };
-    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
-}
-
-fn print(format: Format, columns: &[&str], rows: &[Value]) -> Result<(), CtlError> {
-    let mut out = io::stdout().lock();
-    let written = match format {
-        Format::Json => serde_json::to_writer_pretty(&mut out, rows)
-            .map_err(io::Error::from)
-            .and_then(|()| writeln!(out)),
-        Format::Csv => {
-            let mut csv = csv::Writer::from_writer(&mut out);
-            let cells =
-                |row: &Value| -> Vec<String> { columns.iter().map(|c| plain(&row[*c])).collect() };
-            csv.write_record(columns)
-                .and_then(|()| rows.iter().try_for_each(|row| csv.write_record(cells(row))))
-                .map_err(io::Error::other)
-                .and_then(|()| csv.flush())
-        }
-        Format::Table => out.write_all(aligned(columns, rows).as_bytes()),
-    };
-    written.map_err(CtlError::Write)
-}
-
-/// Columns side by side, those that are empty in every row left out.
-fn aligned(columns: &[&str], rows: &[Value]) -> String {
-    if rows.is_empty() {
-        return "none\n".to_owned();
-    }
-    let mut table: Vec<Vec<String>> = Vec::new();
-    for column in columns {
-        let cells: Vec<String> = rows.iter().map(|row| plain(&row[*column])).collect();
-        if cells.iter().any(|cell| !cell.is_empty()) {
-            table.push(std::iter::once((*column).to_owned()).chain(cells).collect());
-        }
-    }
-    let widths: Vec<usize> = table
-        .iter()
-        .map(|cells| cells.iter().map(|cell| cell.chars().count()).max().unwrap_or(0))
-        .collect();
-    let mut text = String::new();
-    for row in 0..=rows.len() {
-        let line: Vec<String> = table
-            .iter()
-            .zip(&widths)
-            .map(|(cells, width)| format!("{:<width$}", cells[row]))
-            .collect();
-        text.push_str(line.join("  ").trim_end());
-        text.push('\n');
-    }
-    text
-}
-
-fn print_answer(format: Format, answer: &Value) -> Result<(), CtlError> {
-    let rows = match format {
-        Format::Json => {
-            return print_json(answer);
-        }
-        Format::Table | Format::Csv => flat("", answer),
-    };
-    let rows: Vec<Value> =
-        rows.into_iter().map(|(key, value)| json!({ "key": key, "value": value })).collect();
-    if rows.is_empty() && format == Format::Table {
-        return writeln!(io::stdout(), "done").map_err(CtlError::Write);
-    }
-    print(format, &["key", "value"], &rows)
-}
-
-fn print_json(answer: &Value) -> Result<(), CtlError> {
-    let text = serde_json::to_string_pretty(answer).unwrap_or_default();
-    writeln!(io::stdout(), "{text}").map_err(CtlError::Write)
-}
-
-/// The fields of a nested object by their path, those without a value left out.
-fn flat(path: &str, value: &Value) -> Vec<(String, Value)> {
-    let below = |fields: &Map<String, Value>| {
-        fields
-            .iter()
-            .flat_map(|(key, value)| {
-                let path = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
-                flat(&path, value)
-            })
-            .collect()
-    };
-    match value {
-        Value::Object(fields) => below(fields),
-        Value::Null => Vec::new(),
-        Value::Array(items) if items.is_empty() => Vec::new(),
-        Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Array(_) => {
-            vec![(path.to_owned(), value.clone())]
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use clap::Parser;
 
-    #[test]
-    fn tables_leave_out_empty_columns_and_control_characters() {
-        let rows = [json!({ "id": "a", "text": "x\u{1b}[2Jy", "none": null })];
-        let table = aligned(&["id", "text", "none"], &rows);
-        assert_eq!(table, "id  text\na   x [2Jy\n");
-        assert_eq!(aligned(&["id"], &[]), "none\n");
+    use super::*;
+    use crate::domain::command::{Refusal, Verb};
+    use crate::domain::ids::AssetId;
+    use crate::domain::record::{Record, RecordKind};
+    use crate::http::tests::{Daemon, daemon};
+
+    #[derive(Debug, Parser)]
+    struct Line {
+        #[command(flatten)]
+        args: Args,
+    }
+
+    /// Runs one command line against a served API, as the program does.
+    async fn ctl(daemon: &Daemon, line: &str) -> Result<String, CtlError> {
+        let url = format!("http://{}", daemon.address);
+        let words = ["ctl", "--url", &url].into_iter().chain(line.split(' '));
+        let args = Line::try_parse_from(words).unwrap_or_else(|error| panic!("{error}")).args;
+        tokio::task::spawn_blocking(move || act(args)).await.unwrap()
     }
 
     #[test]
-    fn an_answer_is_shown_field_by_field() {
-        let answer = json!({ "decision": { "id": "x", "answer": null, "score": 0.123456 } });
-        let fields = flat("", &answer);
-        assert_eq!(fields[0].0, "decision.id");
-        assert_eq!(fields.len(), 2);
-        assert_eq!(plain(&fields[1].1), "0.1235");
+    fn the_command_line_is_consistent() {
+        use clap::CommandFactory;
+        Line::command().debug_assert();
+    }
+
+    #[tokio::test]
+    async fn lists_show_what_is_open() {
+        let mut daemon = daemon().await;
+        assert_eq!(ctl(&daemon, "alarms").await.unwrap(), "none\n");
+        let alarm = daemon.alarm();
+        let record = Record::new(RecordKind::Alarm, alarm.id, alarm.raised, &alarm)
+            .about(&AssetId::new("P-101").unwrap())
+            .in_state("unacknowledged", true);
+        daemon.save(record);
+        let table = ctl(&daemon, "alarms --asset P-101").await.unwrap();
+        assert!(table.contains("temp is 86.5, above 85"), "{table}");
+        let csv = ctl(&daemon, "alarms --format csv").await.unwrap();
+        assert!(
+            csv.starts_with("id,asset,tag,severity,state,value,limit,raised,message\n"),
+            "{csv}"
+        );
+        assert_eq!(csv.lines().count(), 2);
+        let json = ctl(&daemon, "alarms --format json").await.unwrap();
+        let json: Value = serde_json::from_str(&json).unwrap();
+        assert_eq!(json[0]["id"], alarm.id.to_string());
+        assert!(ctl(&daemon, "status").await.unwrap().contains("sources.plc1.state"));
+        assert!(ctl(&daemon, "stages").await.unwrap().contains("detection"));
+    }
+
+    #[tokio::test]
+    async fn an_answer_to_a_question_reaches_the_engine_and_a_refusal_the_operator() {
+        let mut daemon = daemon().await;
+        let id = daemon.alarm().id;
+        let url = format!("http://{}", daemon.address);
+        let line = format!("decide {id} modify --by anna --duration 90m --reason ok");
+        let words: Vec<String> =
+            ["ctl", "--url", &url].into_iter().chain(line.split(' ')).map(str::to_owned).collect();
+        let run = |words: Vec<String>| {
+            tokio::task::spawn_blocking(move || act(Line::try_parse_from(words).unwrap().args))
+        };
+        let (text, (by, verb)) =
+            tokio::join!(run(words.clone()), daemon.answer(Ok(json!({ "asset": "P-101" }))));
+        assert_eq!(text.unwrap().unwrap(), "key    value\nasset  P-101\n");
+        assert_eq!(by, "anna");
+        let Verb::Decide { changes: Some(changes), .. } = verb else { panic!("{verb:?}") };
+        assert_eq!(changes.duration_seconds, Some(5400.0));
+        let refusal = Refusal::Conflict {
+            detail: "answered before".to_owned(),
+            first: json!({ "by": "berta" }),
+        };
+        let (text, _) = tokio::join!(run(words), daemon.answer(Err(refusal)));
+        let error = text.unwrap().unwrap_err().to_string();
+        assert_eq!(error, "the daemon refused (409): answered before; first: by=berta");
+    }
+
+    #[test]
+    fn without_a_daemon_it_says_so() {
+        let words = ["ctl", "--url", "http://127.0.0.1:1", "alarms"];
+        let error = act(Line::try_parse_from(words).unwrap().args).unwrap_err();
+        assert_eq!(error.to_string(), "no daemon answers at http://127.0.0.1:1");
     }
 }

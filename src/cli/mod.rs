@@ -1,18 +1,21 @@
 //! The command line: one file a subcommand. Results go to stdout, everything else to stderr.
 
+mod check;
+mod ctl;
 mod demo;
+mod detect;
 mod probe;
+mod records;
+mod run;
 mod simulate;
 mod stop;
-mod detect;
 
 use std::fmt;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-mod check;
-mod ctl;
+pub mod db;
 
 /// A maintenance engineer on an industrial gateway.
 #[derive(Debug, Parser)]
@@ -24,13 +27,14 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    Check(check::Args),
+    Run(run::RunArgs),
     Demo(demo::Arguments),
+    Check(check::Args),
     Probe(probe::Args),
     Simulate(simulate::Arguments),
-    Ctl(ctl::Args),
-    /// Finds anomalies in a recording: one asset, one column a tag
     Detect(detect::Args),
+    Ctl(Box<ctl::Args>),
+    Db(db::Db),
 }
 
 /// Why a command ended, with the exit code it ends with.
@@ -106,11 +110,13 @@ pub fn run() -> ExitCode {
 
 fn dispatch(command: Command) -> Result<(), Failure> {
     match command {
-        Command::Check(args) => check::run(&args),
+        Command::Run(args) => run::run(&args),
         Command::Demo(arguments) => demo::run(&arguments),
+        Command::Check(args) => check::run(&args),
         Command::Probe(args) => probe::run(&args),
         Command::Simulate(arguments) => simulate::run(arguments),
-        Command::Ctl(args) => ctl::run(args),
         Command::Detect(args) => detect::run(&args),
+        Command::Ctl(args) => ctl::run(*args),
+        Command::Db(db) => db::run(&db),
     }
 }

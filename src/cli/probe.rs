@@ -102,7 +102,7 @@ fn cells(row: &Probed) -> [String; 7] {
         row.value.map_or(String::new(), |value| value.to_string()),
         row.unit.clone(),
         quality,
-        row.round_trip_ms.map_or(String::new(), |ms| format!("{ms:.1}")),
+        row.round_trip_ms.map_or(String::new(), |ms| format!("{ms:.2}")),
         row.note.clone(),
     ]
 }
@@ -170,7 +170,7 @@ mod tests {
         assert_eq!(
             text,
             "tag,raw,value,unit,quality,round_trip_ms,note\n\
-             P-101/bearing_temp,42f6 e979,123.5,°C,bad/range,1.2,\n"
+             P-101/bearing_temp,42f6 e979,123.5,°C,bad/range,1.25,\n"
         );
     }
 }

@@ -15,7 +15,7 @@ use crate::runtime::{Daemon, DaemonOptions, shutdown};
 
 /// Runs the daemon until SIGTERM or SIGINT. SIGHUP reads the configuration again.
 #[derive(Debug, Args)]
-pub struct RunArgs {
+pub(super) struct RunArgs {
     /// The configuration; `wheeltap check` says whether it is right.
     #[arg(long, value_name = "FILE", default_value = "/etc/wheeltap/wheeltap.toml")]
     config: PathBuf,
@@ -28,7 +28,7 @@ pub struct RunArgs {
 ///
 /// # Errors
 /// What kept it from starting, or ended it.
-pub fn run(args: &RunArgs) -> Result<(), Failure> {
+pub(super) fn run(args: &RunArgs) -> Result<(), Failure> {
     telemetry::install(args.log_format, telemetry::DAEMON_FILTER);
     let config =
         config::load(&args.config).map_err(|mistakes| Failure::new(Code::Config, mistakes))?;

@@ -479,6 +479,9 @@ fn mutate(random: &mut fastrand::Rng, text: &str) -> String {
         "'''x",
     ];
     let mut lines: Vec<String> = text.lines().map(str::to_owned).collect();
+    if lines.is_empty() {
+        return text.to_owned();
+    }
     let index = random.usize(..lines.len());
     match random.u8(0..7) {
         0 => {

@@ -1,4 +1,4 @@
-//! Readings over HTTP: taken in once they are durable, and handed out.
+//! `POST /api/v1/readings`: readings are accepted once they are durable.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Mutex, PoisonError};

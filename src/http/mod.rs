@@ -12,6 +12,7 @@
 mod actions;
 mod guard;
 mod health;
+mod history;
 mod ingest;
 mod json;
 mod lists;
@@ -25,7 +26,7 @@ mod stream;
 mod views;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -68,6 +69,7 @@ pub type SourceBoard = Arc<BTreeMap<SourceId, watch::Receiver<SourceHealth>>>;
 pub type ReloadRequest = oneshot::Sender<Result<String, String>>;
 
 /// What the API needs of the daemon; `runtime` fills it in.
+#[derive(Clone)]
 pub struct ApiState {
     /// Takes commands and readings.
     pub engine: EngineHandle,
@@ -154,7 +156,7 @@ fn router(
         .route("/decisions", get(lists::decisions))
         .route("/dead-letters", get(lists::dead_letters))
         .route("/events", get(lists::events))
-        .route("/readings", post(ingest::take))
+        .route("/readings", get(history::list).post(ingest::take))
         .route("/stream", get(stream::stream))
         .route("/alarms/{id}/ack", post(actions::acknowledge))
         .route("/alarms/{id}/shelve", post(actions::shelve))

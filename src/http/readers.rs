@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::Semaphore;
 use tracing::warn;
 
-use crate::store::{StateReader, StoreError};
+use crate::store::{RingReader, StateReader, StoreError};
 
 use super::problem::Problem;
 
@@ -17,13 +17,14 @@ pub(super) const READERS_MAX: usize = 4;
 pub(super) struct Readers {
     dir: PathBuf,
     state: Arc<Mutex<Vec<StateReader>>>,
+    ring: Arc<Mutex<Vec<RingReader>>>,
     turns: Arc<Semaphore>,
 }
 
 impl Readers {
     pub(super) fn new(dir: PathBuf) -> Self {
         let turns = Arc::new(Semaphore::new(READERS_MAX));
-        Self { dir, state: Arc::default(), turns }
+        Self { dir, state: Arc::default(), ring: Arc::default(), turns }
     }
 
     /// Asks `state.db`.
@@ -33,6 +34,15 @@ impl Readers {
     ) -> Result<T, Problem> {
         let dir = self.dir.clone();
         self.ask(&self.state, move || StateReader::open(&dir), ask).await
+    }
+
+    /// Asks `ring.db`.
+    pub(super) async fn ring<T: Send + 'static>(
+        &self,
+        ask: impl FnOnce(&mut RingReader) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, Problem> {
+        let dir = self.dir.clone();
+        self.ask(&self.ring, move || RingReader::open(&dir), ask).await
     }
 
     async fn ask<R: Send + 'static, T: Send + 'static>(

@@ -20,8 +20,8 @@ use crate::domain::alarm::{Alarm, AlarmCause, AlarmState, LimitKind};
 use crate::domain::command::{Refusal, Verb};
 use crate::domain::decision::Choice;
 use crate::domain::event::{Body, Class, Event};
-use crate::domain::ids::{AssetId, EventId, SourceId, TagId, TagKey};
-use crate::domain::reading::{Quality, RawValue, Reason};
+use crate::domain::ids::{Arrival, AssetId, EventId, SourceId, TagId, TagKey};
+use crate::domain::reading::{Quality, RawValue, Reading, Reason};
 use crate::domain::record::{Record, RecordKind};
 use crate::domain::severity::Severity;
 use crate::domain::time::{Now, Timestamp};
@@ -29,7 +29,7 @@ use crate::port::{
     Announcements, Committed, EngineHandle, EngineStatus, Input, SourceHealth, StageStatus,
     UplinkHealth,
 };
-use crate::store::{BootInfo, Commit, StateDb};
+use crate::store::{BootInfo, Commit, RingDb, StateDb};
 
 use super::{ApiState, ReloadRequest, serve};
 
@@ -65,8 +65,8 @@ fn now() -> Now {
     Now { mono: Duration::from_secs(60), utc: Timestamp::from_micros(NOON), trusted: true }
 }
 
-struct Daemon {
-    address: SocketAddr,
+pub(crate) struct Daemon {
+    pub(crate) address: SocketAddr,
     inputs: mpsc::Receiver<Input>,
     journal: watch::Sender<u64>,
     events: broadcast::Sender<Arc<Committed>>,
@@ -78,6 +78,7 @@ struct Daemon {
     sequence: AtomicU64,
     stop: CancellationToken,
     tasks: JoinSet<()>,
+    ring: RingDb,
     _setting: watch::Sender<Setting>,
     _dir: tempfile::TempDir,
 }
@@ -93,7 +94,7 @@ fn status() -> EngineStatus {
     EngineStatus { stages: vec![stage], durable: true, ..EngineStatus::default() }
 }
 
-async fn daemon() -> Daemon {
+pub(crate) async fn daemon() -> Daemon {
     daemon_with(config::parse(CONFIG, "plant.toml".as_ref(), &BTreeMap::new()).unwrap()).await
 }
 
@@ -107,6 +108,7 @@ async fn daemon_with(config: Config) -> Daemon {
         trusted: now.trusted,
     };
     let (state, _) = StateDb::open(dir.path(), 64 << 20, &boot).unwrap();
+    let (ring, _) = RingDb::open(dir.path(), 64 << 20, &boot).unwrap();
     let keys: BTreeMap<_, _> =
         config.tags().zip(0..).map(|((_, tag, _), key)| (tag.path.clone(), TagKey(key))).collect();
     let plant = Arc::new(config.plant(&keys));
@@ -155,6 +157,7 @@ async fn daemon_with(config: Config) -> Daemon {
         sequence: AtomicU64::new(0),
         stop,
         tasks,
+        ring,
         _setting: setting,
         _dir: dir,
     }
@@ -216,7 +219,7 @@ async fn post(address: SocketAddr, path: &str, body: Value) -> Reply {
 }
 
 impl Daemon {
-    fn alarm(&mut self) -> Alarm {
+    pub(crate) fn alarm(&mut self) -> Alarm {
         let id = self.ids.next(now());
         Alarm {
             id,
@@ -236,7 +239,7 @@ impl Daemon {
         }
     }
 
-    fn save(&mut self, record: Record) {
+    pub(crate) fn save(&mut self, record: Record) {
         let commit = Commit { records: vec![record], ..Commit::default() };
         self.state.commit(&commit).unwrap();
     }
@@ -257,14 +260,12 @@ impl Daemon {
     }
 
     /// Takes the next command and answers it.
-    async fn answer(&mut self, result: Result<Value, Refusal>) -> (String, Verb) {
-        match self.inputs.recv().await.unwrap() {
-            Input::Command { command, reply } => {
-                reply.send(result).unwrap();
-                (command.by, command.verb)
-            }
-            other => panic!("a command was expected, not {other:?}"),
-        }
+    pub(crate) async fn answer(&mut self, result: Result<Value, Refusal>) -> (String, Verb) {
+        let Input::Command { command, reply } = self.inputs.recv().await.unwrap() else {
+            panic!("a command was expected")
+        };
+        reply.send(result).unwrap();
+        (command.by, command.verb)
     }
 }
 
@@ -477,6 +478,56 @@ async fn a_repeated_idempotency_key_is_not_taken_in_again() {
     let reply = post_with(address, "/api/v1/readings", key, &other).await;
     assert_eq!(reply.status, 422);
     assert!(daemon.inputs.try_recv().is_err());
+}
+
+#[tokio::test]
+async fn readings_come_out_raw_and_rolled_up() {
+    let mut daemon = daemon().await;
+    let readings: Vec<Reading> = (0..180_u32)
+        .map(|second| Reading {
+            tag: TagKey(0),
+            arrival: Arrival(u64::from(second) + 1),
+            time: Timestamp::from_micros(NOON - 180_000_000 + i64::from(second) * 1_000_000),
+            value: if second == 5 { f64::NAN } else { f64::from(second) },
+            quality: if second == 5 { Quality::Bad(Reason::Comm) } else { Quality::Good },
+        })
+        .collect();
+    daemon.ring.append(&readings);
+    daemon.ring.commit().unwrap();
+    let address = daemon.address;
+    let path = "/api/v1/readings?asset=P-101&tag=temp";
+    let first = get(address, &format!("{path}&limit=10")).await.json();
+    assert_eq!(first["items"].as_array().unwrap().len(), 10);
+    assert_eq!(
+        first["items"][5],
+        json!({
+            "time": "2026-05-01T10:17:35.000Z", "value": null, "quality": "bad", "reason": "comm",
+        })
+    );
+    let cursor = first["next"].as_str().unwrap();
+    let second = get(address, &format!("{path}&limit=1000&cursor={cursor}")).await.json();
+    assert_eq!(second["items"].as_array().unwrap().len(), 170);
+    assert_eq!(second["next"], Value::Null);
+
+    let rolled = format!("{path}&resolution=1m&from=2026-05-01T10:00:00Z&to=2026-05-01T11:00:00Z");
+    let all = get(address, &rolled).await.json();
+    let counts: u64 =
+        all["items"].as_array().unwrap().iter().map(|row| row["count"].as_u64().unwrap()).sum();
+    assert_eq!((counts, &all["next"]), (179, &Value::Null));
+    let first = get(address, &format!("{rolled}&limit=1")).await.json();
+    let cursor = first["next"].as_str().unwrap();
+    let second = get(address, &format!("{rolled}&limit=1&cursor={cursor}")).await.json();
+    assert_eq!(second["items"][0], all["items"][1]);
+
+    for (query, status) in [
+        ("asset=P-101", 400),
+        ("asset=P-101&tag=nothing", 404),
+        ("asset=P-101&tag=temp&resolution=2m", 400),
+        ("asset=P-101&tag=temp&from=2026-05-02T00:00:00Z&to=2026-05-01T00:00:00Z", 400),
+    ] {
+        let reply = get(address, &format!("/api/v1/readings?{query}")).await;
+        assert_eq!(reply.status, status, "{query}");
+    }
 }
 
 #[tokio::test]

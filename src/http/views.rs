@@ -93,14 +93,9 @@ pub(super) fn event(committed: &Committed) -> Value {
     let told = match event.body.class() {
         Some(_) => data::of(event),
         None => {
-            // `{"kind": {fields}}`, or `{"kind": …}`: the kind is told beside it.
+            // `{"kind": {fields}}`: the kind is told beside it.
             let body = serde_json::to_value(&event.body).unwrap_or_default();
-            let fields = match body {
-                Value::Object(outer) if outer.len() == 1 => {
-                    outer.into_iter().next().map(|(_, fields)| fields)
-                }
-                other => Some(other),
-            };
+            let fields = body.as_object().and_then(|outer| outer.values().next()).cloned();
             readable(fields.unwrap_or_default())
         }
     };

@@ -1,5 +1,6 @@
 //! Starts and stops the daemon: opens the stores, starts threads and tasks, and stops them in order.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -15,7 +16,7 @@ use super::engine::Engine;
 use super::engine_thread::{self, Fatal, Outlets};
 use super::jobs::Jobs;
 use super::parts::{
-    read_journal, read_ring, ring_reports, start_carrier, start_http, start_loop_heart, start_sources, start_uplink,
+    ring_reports, start_carrier, start_http, start_hearts, start_sources, start_uplink,
     start_watchdog,
 };
 use super::supervisor::Supervisor;
@@ -29,15 +30,13 @@ use crate::domain::command::Refusal;
 use crate::domain::severity::Severity;
 use crate::domain::time::Now;
 use crate::http::{self, ReloadRequest, SourceBoard};
-use crate::port::{Announcements, ConditionReport, EngineHandle, Input, Lane, UplinkHealth};
-use crate::store::ring::{RingDb, RingReader};
+use crate::port::{Announcements, ConditionReport, EngineHandle, Input, UplinkHealth};
+use crate::store::RingReader;
+use crate::store::ring::RingDb;
 use crate::store::ring_thread::{RingHandle, RingThread};
 use crate::store::state::StateDb;
 use crate::store::{DirLock, ErrorKind, LockError, StoreError};
-use crate::uplink::cloudevents::{Birth, Sender};
-use crate::uplink::link::Resume;
-use crate::uplink::session::Pace;
-use crate::uplink::{Uplink, UplinkParts};
+use crate::uplink;
 
 /// Part of `max_disk` that `state.db` may take, its backups and reserve included.
 const STATE_SHARE: u64 = 4;
@@ -200,7 +199,7 @@ impl Daemon {
         let lock = DirLock::take(&dir)
             .map_err(|source| DaemonError::Lock { dir: dir.clone(), source })?;
         let now = clock.now();
-        let Opened { state, ring, setting, epoch, starts, reports } = open(&config, now)?;
+        let Opened { state, ring, setting, epoch, reports } = open(&config, now)?;
         let history = RingReader::open(&dir)
             .map_err(|source| DaemonError::Store { file: "ring.db", dir: dir.clone(), source })?;
 
@@ -211,14 +210,6 @@ impl Daemon {
             Engine::start(setting.clone(), state, &stages(), ring.last_arrival(), seed, now)
                 .map_err(DaemonError::Engine)?;
         let journal = engine.last_row();
-        let resume = Resume {
-            events: engine.lane(Lane::Events),
-            readings: engine.lane(Lane::Readings),
-            journal_head: journal,
-            ring_head: ring.last_arrival().0,
-            start_number: starts,
-            seed: fastrand::u64(..),
-        };
         let (ring, ring_thread) =
             RingThread::start(ring, config.store.commit_every, ring_reports(handle.clone()))
                 .map_err(|source| DaemonError::Thread { name: "ring", source })?;
@@ -253,7 +244,8 @@ impl Daemon {
         let part = || Part::new(&handle, &clock, &fatal_sender);
         let mut carrier_part = part();
         start_carrier(&mut carrier_part, effects_seen, &setting_seen, &handle, jobs);
-        start_loop_heart(&mut carrier_part, watched.part("tasks"));
+        let (tasks_heart, ring_heart) = (watched.part("tasks"), watched.part("ring"));
+        start_hearts(&mut carrier_part, tasks_heart, ring_heart, ring.clone());
 
         let mut sources_part = part();
         let source_health = start_sources(&mut sources_part, &setting_seen, &handle, &clock);
@@ -263,32 +255,20 @@ impl Daemon {
         let tell: Arc<dyn Fn() -> Now + Send + Sync> = Arc::new(move || tell.now());
         let mut uplink_part = part();
         let (uplink_health, uplink_health_seen) = watch::channel(UplinkHealth::default());
-        let uplink = Uplink::new(UplinkParts {
+        let parts = uplink::Parts {
             setting: setting_seen.clone(),
-            sender: Sender {
-                site: config.gateway.site.clone(),
-                gateway: config.gateway.id.clone(),
-            },
-            birth: Birth {
-                version: env!("CARGO_PKG_VERSION").to_owned(),
-                started: now.utc,
-                config_hash: config.hash.clone(),
-                epoch,
-            },
-            resume,
-            journal: read_journal(dir.clone()),
-            ring: read_ring(dir.clone()),
+            data_dir: dir.clone(),
+            epoch,
             engine: handle.clone(),
             announcements: announcements.clone(),
-            ring_head: ring.durable(),
+            ring_durable: ring.durable(),
             urgent,
             health: uplink_health,
-            sources: board_seen.clone(),
-            data_dir: dir.clone(),
-            clock: tell.clone(),
-            pace: Pace::default(),
-        });
-        start_uplink(&mut uplink_part, uplink);
+            sources: BTreeMap::clone(&board_seen.borrow()),
+            clock: clock.clone(),
+            started: now,
+        };
+        start_uplink(&mut uplink_part, parts);
 
         let mut http_part = part();
         let (reload, reloads) = mpsc::channel(1);
@@ -481,7 +461,6 @@ struct Opened {
     ring: RingDb,
     setting: Setting,
     epoch: u64,
-    starts: u64,
     reports: Vec<ConditionReport>,
 }
 
@@ -513,5 +492,5 @@ fn open(config: &Arc<Config>, now: Now) -> Result<Opened, DaemonError> {
             });
         }
     }
-    Ok(Opened { state, ring, setting, epoch: state_found.epoch, starts: state_found.starts, reports })
+    Ok(Opened { state, ring, setting, epoch: state_found.epoch, reports })
 }

@@ -70,7 +70,7 @@ async fn deliver(id: EventId, message: Message, setting: &watch::Receiver<Settin
     let mut pause = PAUSE_MIN;
     for attempt in 1..=ATTEMPTS_MAX {
         let config = setting.borrow().config.clone();
-        match notify::deliver(&message, &config.notify).await {
+        match notify::deliver(id, &message, &config.notify).await {
             Ok(()) => return Delivery { id, attempts: attempt, result: Ok(()) },
             Err(error) if attempt == ATTEMPTS_MAX || !error.is_transient() => {
                 return Delivery { id, attempts: attempt, result: Err(error.to_string()) };

@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::sync::{broadcast, mpsc, watch};
 
 use super::clock::Clock;
-use super::engine::{Engine, RingBatch, Released};
+use super::engine::{Engine, Released};
 use super::watchdog::{Heart, ROUND_IDLE};
 use crate::agents::{Effect, Setting};
 use crate::domain::severity::Severity;
@@ -16,9 +16,8 @@ use crate::domain::time::Now;
 use crate::port::{
     Announcements, Committed, ConditionReport, EngineStatus, GapReport, Input, URGENT_MAX,
 };
-use crate::store::ring::RingReader;
-use crate::store::ring_thread::RingHandle;
-use crate::store::{ErrorKind, StoreError};
+use crate::store::ring_thread::{RingBatch, RingHandle};
+use crate::store::{ErrorKind, RingReader, StoreError};
 
 /// Inputs taken into one commit when they are waiting anyway.
 const TURNS_PER_COMMIT_MAX: usize = 64;

@@ -11,13 +11,13 @@ use std::{io, path::PathBuf};
 use tokio::sync::watch;
 
 use crate::agents::Setting;
-use crate::agents::prediction;
+use crate::analytics::degradation;
 use crate::domain::event::JobSpec;
 use crate::domain::ids::{EventId, TagKey};
 use crate::domain::reading::Reading;
 use crate::domain::time::Timestamp;
 use crate::port::{EngineHandle, Input};
-use crate::store::ring::RingReader;
+use crate::store::RingReader;
 
 /// Jobs that may wait; the engine holds further ones.
 pub const JOBS_MAX: usize = 64;
@@ -78,7 +78,7 @@ fn work(
             JobSpec::Degradation { asset, tag, from, to, .. } => {
                 match (plant.find(asset.as_str(), tag.as_str()), &ring) {
                     (Some(key), Some(ring)) => history(ring, key, *from, *to)
-                        .and_then(|readings| prediction::run_job(&spec, &readings)),
+                        .and_then(|readings| degradation::run_job(&spec, &readings)),
                     (None, _) => Err(format!("tag {asset}/{tag} is no longer configured")),
                     (_, None) => Err("the ring cannot be read".to_owned()),
                 }
@@ -101,10 +101,10 @@ fn history(
     let mut kept = Vec::new();
     let mut every = 1_usize;
     let mut count = 0_usize;
-    let mut cursor = None;
+    let mut cursor: Option<String> = None;
     loop {
         let page = ring
-            .range(tag, from, to, PAGE, cursor)
+            .range(tag, from, to, PAGE, cursor.as_deref())
             .map_err(|error| format!("reading the history failed: {error}"))?;
         for reading in page.items.iter().filter(|reading| reading.quality.is_good()) {
             if count.is_multiple_of(every) {

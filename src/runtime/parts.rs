@@ -2,8 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::path::PathBuf;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use tokio::sync::{mpsc, watch};
 
@@ -14,15 +13,11 @@ use super::watchdog::{Heart, ROUND_IDLE, Watch};
 use super::deliveries;
 use crate::agents::{Effect, Setting};
 use crate::clock::Clock;
-use crate::domain::ids::{Arrival, SourceId};
+use crate::domain::ids::SourceId;
 use crate::domain::severity::Severity;
 use crate::port::{ConditionReport, EngineHandle, GapReport, Input, SourceHealth};
-use crate::store::StoreError;
-use crate::store::ring::RingReader;
-use crate::store::ring_thread::RingReport;
-use crate::store::state::StateReader;
-use crate::uplink::reading_lane::{Page, PageRequest};
-use crate::uplink::{ReadJournal, ReadRing, Uplink};
+use crate::store::ring_thread::{RingHandle, RingReport};
+use crate::uplink::{self, Uplink};
 use crate::{http, sources};
 
 /// Starts a task per connection; returns how each source does.
@@ -67,19 +62,30 @@ pub(super) fn start_carrier(
     });
 }
 
-/// Starts a task that beats as long as tasks come to run at all.
-pub(super) fn start_loop_heart(part: &mut Part, heart: Heart) {
+/// Starts a task that beats as long as tasks come to run at all, and for the ring's thread as long
+/// as its loop comes round.
+pub(super) fn start_hearts(part: &mut Part, tasks: Heart, ring: Heart, thread: RingHandle) {
     let stop = part.stop.clone();
-    part.tasks.start("heart", Weight::Essential, move || {
-        let (heart, stop) = (heart.clone(), stop.clone());
+    part.tasks.start("hearts", Weight::Essential, move || {
+        let (tasks, ring, thread) = (tasks.clone(), ring.clone(), thread.clone());
+        let stop = stop.clone();
         Box::pin(async move {
             let mut every = tokio::time::interval(ROUND_IDLE);
+            let mut rounds = None;
             loop {
                 // Cancel-safe: a tick that is lost comes again.
                 tokio::select! {
-                    _ = every.tick() => heart.beat(),
+                    _ = every.tick() => {
+                        tasks.beat();
+                        let now = Some(thread.rounds());
+                        if rounds != now {
+                            ring.beat();
+                        }
+                        rounds = now;
+                    }
                     () = stop.cancelled() => {
-                        heart.rest();
+                        tasks.rest();
+                        ring.rest();
                         return Ok(());
                     }
                 }
@@ -88,57 +94,18 @@ pub(super) fn start_loop_heart(part: &mut Part, heart: Heart) {
     });
 }
 
-/// Starts the uplink, if the configuration has one.
-pub(super) fn start_uplink(part: &mut Part, uplink: Uplink) {
-    // Its lanes live in it: a run that panicked leaves nothing to go on from, so the daemon ends
-    // and takes up from the saved positions.
-    let mut uplink = Some(uplink);
+/// Starts the uplink; without an upstream in the configuration it idles until there is one.
+pub(super) fn start_uplink(part: &mut Part, parts: uplink::Parts) {
+    let uplink = Arc::new(tokio::sync::Mutex::new(Uplink::new(parts)));
     let stop = part.stop.clone();
     part.tasks.start("uplink", Weight::Essential, move || {
-        let (uplink, stop) = (uplink.take(), stop.clone());
+        let (uplink, stop) = (uplink.clone(), stop.clone());
         Box::pin(async move {
-            let Some(uplink) = uplink else {
-                return Err("the uplink cannot be started twice in one process".to_owned());
-            };
-            uplink.run(stop).await;
-            Ok(())
+            // One run at a time holds it; a restarted run goes on from what the store knows.
+            let mut uplink = uplink.lock().await;
+            uplink.run(stop).await.map_err(|error| chain(&error))
         })
     });
-}
-
-/// The uplink's way to the journal: each page on a connection of its own, opened when first needed.
-pub(super) fn read_journal(dir: PathBuf) -> ReadJournal {
-    let reader = Mutex::new(None);
-    Arc::new(move |row, limit| {
-        let mut reader = reader.lock().map_err(|_| "a reader panicked".to_owned())?;
-        let opened: &mut StateReader = match &mut *reader {
-            Some(opened) => opened,
-            None => reader.insert(StateReader::open(&dir).map_err(|error| chain(&error))?),
-        };
-        opened.journal_after(row, limit).map_err(|error| chain(&error))
-    })
-}
-
-/// The uplink's way to the ring.
-pub(super) fn read_ring(dir: PathBuf) -> ReadRing {
-    let reader = Mutex::new(None);
-    Arc::new(move |request: PageRequest, limit| {
-        let mut reader = reader.lock().map_err(|_| "a reader panicked".to_owned())?;
-        let opened: &mut RingReader = match &mut *reader {
-            Some(opened) => opened,
-            None => reader.insert(RingReader::open(&dir).map_err(|error| chain(&error))?),
-        };
-        let read = |opened: &RingReader| -> Result<Page, StoreError> {
-            let mut readings = opened.after(Arrival(request.after), limit)?;
-            let full = readings.len() >= limit;
-            let through = readings.partition_point(|one| one.arrival.0 <= request.through);
-            let complete = !full || through < readings.len();
-            readings.truncate(through);
-            let first = opened.first_arrival()?.map(|arrival| arrival.0);
-            Ok(Page { request, readings, complete, first })
-        };
-        read(opened).map_err(|error| chain(&error))
-    })
 }
 
 /// Starts the HTTP server, if the configuration has an address; returns the one it got.
@@ -152,14 +119,13 @@ pub(super) async fn start_http(
     let listener = std::net::TcpListener::bind(address).map_err(failed)?;
     listener.set_nonblocking(true).map_err(failed)?;
     let local = listener.local_addr().map_err(failed)?;
-    let state = Arc::new(state);
     let stop = part.stop.clone();
     part.tasks.start("http", Weight::Expendable, move || {
         let (listener, state, stop) = (listener.try_clone(), state.clone(), stop.clone());
         Box::pin(async move {
             let listener = listener.and_then(tokio::net::TcpListener::from_std);
             let served = match listener {
-                Ok(listener) => http::serve(listener, (*state).clone(), stop).await,
+                Ok(listener) => http::serve(listener, state, stop).await,
                 Err(error) => Err(error),
             };
             served.map_err(|error| error.to_string())
@@ -205,11 +171,14 @@ pub(super) fn ring_reports(engine: EngineHandle) -> impl FnMut(RingReport) + Sen
             RingReport::Recovered => {
                 condition(false, Severity::High, "readings are being stored again".to_owned())
             }
-            RingReport::Lost { from, to, count } => Input::Gap(GapReport {
+            RingReport::Corrupt { error } => {
+                condition(true, Severity::Critical, format!("ring.db is damaged: {error}"))
+            }
+            RingReport::Lost(lost) => Input::Gap(GapReport {
                 lane: "readings".to_owned(),
-                from: from.0,
-                to: to.0,
-                count,
+                from: lost.from.0,
+                to: lost.to.0,
+                count: lost.count,
                 reason: "the ring could not store them".to_owned(),
             }),
         };

@@ -346,7 +346,7 @@ impl Bus {
                 cycle.good += 1;
                 let readings = decoded(&self.classes[poll], read, &answer, arrived);
                 self.deliver(poll, readings, arrived).await?;
-                for &point in &read.block.points {
+                for &point in read.block.points.iter() {
                     self.classes[poll].accept(point);
                     self.report_refusal(poll, point, false).await?;
                 }
@@ -544,7 +544,7 @@ impl Bus {
     ) -> Result<(), EngineStopped> {
         self.fail(poll, &read.block.points, Reason::Config, cycle);
         let now = self.clock.now().mono;
-        for &point in &read.block.points {
+        for &point in read.block.points.iter() {
             self.classes[poll].refuse(point, now);
             self.report_refusal(poll, point, true).await?;
         }

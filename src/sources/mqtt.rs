@@ -222,16 +222,13 @@ impl Tap {
         // The filters may have changed since the session was begun.
         let mut subscribed = false;
         loop {
-            let mut session = Session { connected_at: None, waiting: VecDeque::new() };
+            let mut session =
+                Session { connected_at: None, stable: false, waiting: VecDeque::new() };
             let left =
                 self.stay(&cancel, &client, &mut connection, &mut session, &mut subscribed).await?;
-            let now = self.clock.now().mono;
-            let stable =
-                session.connected_at.is_some_and(|at| now.saturating_sub(at) >= STABLE_AFTER);
-            if stable {
+            if session.stable {
                 backoff.reset();
                 poisoned = 0;
-                self.discarded(false).await?;
             }
             forget(&mut connection);
             match left {
@@ -281,6 +278,7 @@ impl Tap {
                 // is kept while acknowledgements are handed in beside it.
                 let mut poll = std::pin::pin!(connection.poll());
                 loop {
+                    let until_stable = self.until_stable(session);
                     tokio::select! {
                         biased;
                         () = cancel.cancelled() => return Ok(Left::Cancelled),
@@ -290,6 +288,12 @@ impl Tap {
                             }
                             let Some(done) = session.waiting.pop_front() else { continue };
                             client.try_ack(&done.stub).ok();
+                        }
+                        () = tokio::time::sleep(until_stable), if !session.stable => {
+                            session.stable = session.connected_at.is_some();
+                            if session.stable {
+                                self.discarded(false).await?;
+                            }
                         }
                         event = &mut poll => break event,
                     }
@@ -321,6 +325,14 @@ impl Tap {
                 Ok(Event::Incoming(_) | Event::Outgoing(_)) => {}
             }
         }
+    }
+
+    /// How long this connection has yet to last before it counts as stable.
+    fn until_stable(&self, session: &Session) -> Duration {
+        let lasted = session
+            .connected_at
+            .map_or(Duration::ZERO, |at| self.clock.now().mono.saturating_sub(at));
+        STABLE_AFTER.saturating_sub(lasted)
     }
 
     fn subscribe(&mut self, client: &AsyncClient, expected: &mut VecDeque<Vec<Filter>>) {
@@ -485,6 +497,8 @@ impl Tap {
 /// What lasts as long as one connection.
 struct Session {
     connected_at: Option<Duration>,
+    /// It has lasted [`STABLE_AFTER`].
+    stable: bool,
     waiting: VecDeque<Waiting>,
 }
 

@@ -172,9 +172,7 @@ impl PollClass {
             let blocks =
                 poll_plan::plan(&extents, longest, cost.request_ns, cost.unit_ns(table), &avoid);
             self.plan.extend(blocks.into_iter().map(|mut block| {
-                for point in &mut block.points {
-                    *point = wanted[*point];
-                }
+                block.points = block.points.iter().map(|&point| wanted[point]).collect();
                 PlannedRead { table, block }
             }));
         }

@@ -7,6 +7,7 @@
 //! one pass of dynamic programming over the sorted points suffices.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use crate::config::Table;
 
@@ -80,8 +81,9 @@ pub struct Block {
     pub address: u16,
     /// How many registers or bits.
     pub count: u16,
-    /// Positions in the list that was planned, in order of address.
-    pub points: Vec<usize>,
+    /// Positions in the list that was planned, in order of address; shared, as every poll hands
+    /// its requests around.
+    pub points: Arc<[usize]>,
 }
 
 impl Block {
@@ -91,7 +93,7 @@ impl Block {
         let address = points.iter().map(|&point| extents[point].address).min()?;
         let end = points.iter().map(|&point| extents[point].end()).max()?;
         let count = u16::try_from(end - u32::from(address)).ok()?;
-        Some(Self { address, count, points: points.to_vec() })
+        Some(Self { address, count, points: points.into() })
     }
 }
 
@@ -237,9 +239,9 @@ mod tests {
         let list = extents(&[(0, 1), (1, 1), (2, 1), (9, 1)]);
         let block = Block::around(&list, &[0, 1, 2, 3]).unwrap();
         let (left, right) = halves(&list, &block).unwrap();
-        assert_eq!((left.points, right.points), (vec![0, 1, 2], vec![3]));
+        assert_eq!((&left.points[..], &right.points[..]), (&[0, 1, 2][..], &[3][..]));
         let (left, right) = halves(&list, &Block::around(&list, &[0, 1]).unwrap()).unwrap();
-        assert_eq!((left.points, right.points), (vec![0], vec![1]));
+        assert_eq!((&left.points[..], &right.points[..]), (&[0][..], &[1][..]));
         assert!(halves(&list, &Block::around(&list, &[0]).unwrap()).is_none());
     }
 
@@ -299,11 +301,11 @@ mod tests {
             let refused: BTreeSet<u16> = (0..rng.usize(0..4)).map(|_| rng.u16(0..span)).collect();
             let blocks = plan(&list, longest, REQUEST_NS, HOLDING_NS, &refused);
 
-            let mut read: Vec<usize> = blocks.iter().flat_map(|b| b.points.clone()).collect();
+            let mut read: Vec<usize> = blocks.iter().flat_map(|b| b.points.to_vec()).collect();
             read.sort_unstable();
             assert_eq!(read, (0..points).collect::<Vec<_>>(), "map {map}: every point once");
             for block in &blocks {
-                for &point in &block.points {
+                for &point in block.points.iter() {
                     let (extent, end) = (list[point], u32::from(block.address + block.count));
                     assert!(extent.address >= block.address && extent.end() <= end, "map {map}");
                 }

@@ -129,7 +129,7 @@ pub async fn modbus(source: &ModbusSource, clock: &Clock) -> Result<Vec<Probed>,
                 stack.extend([right, left]);
                 continue;
             }
-            for &point in &read.block.points {
+            for &point in read.block.points.iter() {
                 let tag = &source.tags[places[point]];
                 let (raw, value, note) = shown(&tag.point, address, &answer);
                 let took = answer.is_ok().then_some(took);

@@ -21,6 +21,7 @@ use crate::domain::time::Timestamp;
 
 mod codec;
 mod connection;
+pub mod inspect;
 pub mod lock;
 mod quarantine;
 pub mod ring;

@@ -312,6 +312,12 @@ impl RingDb {
         self.ask(|conn| ring_read::rollups(conn, tag, from, to, resolution))
     }
 
+    /// Makes every later commit fail, as a disk would.
+    #[cfg(test)]
+    pub(super) fn break_for_test(&self) {
+        self.writer.conn.execute_batch("DROP TABLE tail; DROP TABLE segment").expect("tables");
+    }
+
     fn ask<T>(
         &self,
         question: impl FnOnce(&Connection) -> rusqlite::Result<T>,

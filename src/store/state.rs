@@ -490,7 +490,7 @@ fn seal(learnt: &[u8]) -> Vec<u8> {
     sealed
 }
 
-fn unseal(sealed: &[u8]) -> Option<&[u8]> {
+pub(super) fn unseal(sealed: &[u8]) -> Option<&[u8]> {
     let (head, learnt) = sealed.split_at_checked(5)?;
     let (version, crc) = head.split_first()?;
     (*version == SNAPSHOT_VERSION && crc == crc32fast::hash(learnt).to_le_bytes()).then_some(learnt)

@@ -7,6 +7,7 @@
     reason = "all of this is test code; clippy knows only the functions marked so"
 )]
 
+mod plant_sim;
 mod support;
 
 mod modbus;

@@ -13,6 +13,8 @@
 
 mod alarms;
 mod file;
+mod proposal;
+mod system;
 mod table;
 
 use std::collections::BTreeMap;
@@ -20,8 +22,9 @@ use std::time::Duration;
 
 use self::alarms::{Alarms, New};
 use self::file::{CASES_MAX, Case, File, Stand, TROUBLES_MAX, Trouble};
+use self::proposal::{Prospect, adjusted, alarm_severity};
 use self::table::Situation;
-use super::failure_modes::{self, Mode};
+use super::failure_modes::Mode;
 use super::{Chain, Outbox, Saved, Setting, Stage, StageError, StageName};
 use crate::domain::alarm::AlarmCause;
 use crate::domain::anomaly::{Anomaly, Fault, Validated, Verdict};
@@ -31,7 +34,7 @@ use crate::domain::event::{Action, Body, Event};
 use crate::domain::ids::{AssetId, EventId};
 use crate::domain::prognosis::Prediction;
 use crate::domain::record::RecordKind;
-use crate::domain::severity::{Criticality, Severity};
+use crate::domain::severity::Criticality;
 use crate::domain::time::Now;
 use crate::domain::work_order::{OrderRequest, Outcome, WorkOrder};
 
@@ -44,21 +47,6 @@ pub struct Orchestration {
     setting: Setting,
     alarms: Alarms,
     files: BTreeMap<AssetId, File>,
-}
-
-/// What an action is chosen for.
-struct Prospect<'a> {
-    mode: Mode,
-    /// None when the prediction abstained.
-    prediction: Option<&'a Prediction>,
-    /// Why it abstained.
-    abstained: Option<&'a str>,
-}
-
-impl Prospect<'_> {
-    fn p50(&self) -> Option<f64> {
-        self.prediction.map(|prediction| prediction.rul.p50)
-    }
 }
 
 impl Orchestration {
@@ -129,39 +117,24 @@ impl Orchestration {
         out.save(file.record(asset, now.utc));
     }
 
+    /// Detection says more of an anomaly that is confirmed already.
+    fn worsened(&mut self, now: Now, event: &Event, anomaly: &Anomaly, out: &mut Outbox<'_>) {
+        let Some(id) = event.cause else { return };
+        let criticality = self.criticality(&anomaly.asset);
+        let Some(file) = self.files.get_mut(&anomaly.asset) else { return };
+        let Some(trouble) = file.troubles.get_mut(&id) else { return };
+        let severity = alarm_severity(anomaly, criticality);
+        trouble.anomaly = anomaly.clone();
+        let (alarm, confidence) = (trouble.alarm, trouble.confidence);
+        out.save(file.record(&anomaly.asset, now.utc));
+        if self.alarms.get(alarm).is_some_and(|alarm| severity > alarm.severity) {
+            let message = self.sentence(anomaly, confidence);
+            self.alarms.update(alarm, severity, message, out);
+        }
+    }
+
     fn criticality(&self, asset: &AssetId) -> Criticality {
         self.setting.plant.assets.get(asset).map_or(Criticality::DEFAULT, |asset| asset.criticality)
-    }
-
-    fn sentence(&self, anomaly: &Anomaly, confidence: f64) -> String {
-        let asset = &anomaly.asset;
-        let name = self.name(asset);
-        let whose = match anomaly.fault {
-            Fault::Machine => "behaves unusually",
-            Fault::Sensor => "has a sensor fault",
-        };
-        let pattern = anomaly.pattern.as_str();
-        let values = anomaly.evidence.first().map_or_else(String::new, |evidence| {
-            let unit = self
-                .setting
-                .plant
-                .find(asset.as_str(), evidence.tag.as_str())
-                .and_then(|key| self.setting.plant.tag(key))
-                .map_or("", |tag| tag.unit.as_str());
-            let gap = if unit.is_empty() { "" } else { " " };
-            format!(
-                ": {} {:.4}{gap}{unit} instead of {:.4}{gap}{unit}",
-                evidence.tag, evidence.value, evidence.expected
-            )
-        });
-        format!("{name} {whose} ({pattern}, confidence {confidence:.2}){values}")
-    }
-
-    fn name(&self, asset: &AssetId) -> String {
-        match self.setting.plant.assets.get(asset) {
-            Some(known) if known.name != asset.as_str() => format!("{} ({asset})", known.name),
-            Some(_) | None => asset.to_string(),
-        }
     }
 
     /// Takes a prediction, or that there is none (`mode` is then told by the anomaly), and chooses
@@ -345,64 +318,6 @@ impl Orchestration {
         }
     }
 
-    fn order(
-        &self,
-        anomaly: EventId,
-        trouble: &Trouble,
-        asset: &AssetId,
-        prospect: &Prospect<'_>,
-    ) -> OrderRequest {
-        let (action, skills, duration, due) = match prospect.prediction {
-            Some(prediction) => {
-                let p10 = Duration::try_from_secs_f64(prediction.rul.p10).unwrap_or(Duration::MAX);
-                (
-                    prediction.actions.first().or(prospect.mode.actions.first()),
-                    prediction.skills.clone(),
-                    prediction.repair_seconds,
-                    // The pessimistic failure time: one repair in ten would come too late.
-                    Some(prediction.as_of.after(p10)),
-                )
-            }
-            None => (
-                prospect.mode.actions.first(),
-                prospect.mode.skills.clone(),
-                prospect.mode.repair.as_secs_f64(),
-                None,
-            ),
-        };
-        let action = action.map_or("Inspect the machine", String::as_str);
-        let task = format!("{action}: {}, {}", self.name(asset), prospect.mode.id);
-        let alarm_severity =
-            self.alarms.get(trouble.alarm).map_or(trouble.anomaly.severity, |alarm| alarm.severity);
-        let urgency = prospect
-            .p50()
-            .map_or(Severity::Low, |p50| adjusted(table::urgency(p50), self.criticality(asset)));
-        let alarms = self
-            .files
-            .get(asset)
-            .into_iter()
-            .flat_map(|file| file.troubles.values())
-            .filter(|trouble| trouble.anomaly.fault == Fault::Machine)
-            .map(|trouble| trouble.alarm)
-            .collect();
-        OrderRequest {
-            asset: asset.clone(),
-            task,
-            skills,
-            duration_seconds: duration,
-            priority: alarm_severity.max(urgency),
-            not_before: None,
-            due,
-            technician: None,
-            alarms,
-            anomaly: Some(anomaly),
-        }
-    }
-
-    fn question(&self, order: &OrderRequest, reason: &str) -> String {
-        format!("{}? It takes {}; {reason}.", order.task, table::span(order.duration_seconds))
-    }
-
     fn answered(&mut self, now: Now, decision: &Decision, out: &mut Outbox<'_>) {
         let rejected =
             decision.answer.as_ref().is_some_and(|answer| answer.choice == Choice::Reject);
@@ -504,91 +419,7 @@ impl Orchestration {
             self.files.remove(asset);
         }
     }
-
-    fn condition(&mut self, now: Now, body: &Body, out: &mut Outbox<'_>) {
-        let Body::Condition { condition, subject, active, severity, message } = body else {
-            return;
-        };
-        match (self.alarms.system(condition, subject), *active) {
-            (None, true) => {
-                self.system_alarm(now, condition, subject, *severity, message.clone(), out);
-            }
-            (Some(id), true) => self.alarms.update(id, *severity, message.clone(), out),
-            (Some(id), false) => self.alarms.clear(now, id, None, out),
-            (None, false) => {}
-        }
-    }
-
-    fn system_alarm(
-        &mut self,
-        now: Now,
-        condition: &str,
-        subject: &str,
-        severity: Severity,
-        message: String,
-        out: &mut Outbox<'_>,
-    ) -> EventId {
-        let new = New {
-            asset: None,
-            tag: None,
-            cause: AlarmCause::System { condition: condition.to_owned() },
-            severity,
-            value: None,
-            message,
-            subject: subject.to_owned(),
-        };
-        self.alarms.raise(now, out.context(), new, out)
-    }
-
-    fn set_aside(
-        &mut self,
-        now: Now,
-        stage: &str,
-        event: EventId,
-        error: &str,
-        out: &mut Outbox<'_>,
-    ) {
-        let id = self.alarms.system(SET_ASIDE, stage).unwrap_or_else(|| {
-            let message = format!("stage {stage} set event {event} aside: {error}");
-            self.system_alarm(now, SET_ASIDE, stage, Severity::High, message, out)
-        });
-        self.alarms.add_event(id, event, out);
-    }
-
-    fn switched(&mut self, now: Now, stage: &str, on: bool, reason: &str, out: &mut Outbox<'_>) {
-        let id = self.alarms.system(SWITCHED_OFF, stage);
-        match (id, on) {
-            (None, false) => {
-                let message = format!("stage {stage} is switched off: {reason}");
-                self.system_alarm(now, SWITCHED_OFF, stage, Severity::Critical, message, out);
-            }
-            (Some(id), true) => self.alarms.clear(now, id, None, out),
-            (Some(_), false) | (None, true) => {}
-        }
-    }
-
-    /// What an anomaly points to when no tag's way to a limit could be followed.
-    fn mode_without_prediction(&self, anomaly: &Anomaly) -> Option<Mode> {
-        let asset = self.setting.plant.assets.get(&anomaly.asset)?;
-        let tag = anomaly.tags.first()?;
-        let upward = anomaly
-            .evidence
-            .iter()
-            .find(|evidence| evidence.tag == *tag)
-            .map(|evidence| evidence.value >= evidence.expected);
-        let key = self.setting.plant.find(anomaly.asset.as_str(), tag.as_str());
-        let tag = key.and_then(|key| self.setting.plant.tag(key));
-        Some(tag.map_or_else(
-            || failure_modes::unknown(asset.class),
-            |tag| failure_modes::infer(&self.setting.config, asset, tag, upward),
-        ))
-    }
 }
-
-/// Condition of the alarm about dead letters.
-const SET_ASIDE: &str = "event-set-aside";
-/// Condition of the alarm about a stage that is off.
-const SWITCHED_OFF: &str = "stage-off";
 
 /// Whether a time to the limit has become much shorter than it was (never known counts as long).
 fn has_halved(then: Option<f64>, now: Option<f64>) -> bool {
@@ -596,26 +427,6 @@ fn has_halved(then: Option<f64>, now: Option<f64>) -> bool {
         (Some(then), Some(now)) => now <= then * ESCALATION,
         (None, Some(_)) => true,
         (_, None) => false,
-    }
-}
-
-/// One step up where the plant depends on the asset, one down where hardly anybody notices.
-fn adjusted(severity: Severity, criticality: Criticality) -> Severity {
-    match (severity, criticality.level()) {
-        (Severity::Low, 5) | (Severity::High, 1) => Severity::Medium,
-        (Severity::Medium, 5) | (Severity::Critical, 1) => Severity::High,
-        (Severity::High, 5) => Severity::Critical,
-        (Severity::Medium, 1) => Severity::Low,
-        (severity, _) => severity,
-    }
-}
-
-fn alarm_severity(anomaly: &Anomaly, criticality: Criticality) -> Severity {
-    let severity = adjusted(anomaly.severity, criticality);
-    match anomaly.fault {
-        Fault::Machine => severity,
-        // Nothing breaks because a sensor did; but somebody is blind.
-        Fault::Sensor => severity.min(Severity::Medium),
     }
 }
 
@@ -652,6 +463,7 @@ impl Stage for Orchestration {
                 Verdict::Confirmed => self.confirmed(now, event, validated, out),
                 Verdict::Dismissed | Verdict::Inconclusive => {}
             },
+            Body::AnomalyDetected(anomaly) => self.worsened(now, event, anomaly, out),
             Body::AnomalyEnded { asset, anomaly } => self.ended(now, asset, *anomaly, None, out),
             Body::FeedbackGiven { asset, anomaly, real: false, .. } => {
                 self.ended(now, asset, *anomaly, Some("feedback"), out);

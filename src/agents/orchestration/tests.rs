@@ -6,6 +6,7 @@ use crate::domain::alarm::{Alarm, AlarmState};
 use crate::domain::anomaly::{DetectorScore, Evidence, Pattern};
 use crate::domain::command::Refusal;
 use crate::domain::prognosis::{HealthIndex, Quantiles};
+use crate::domain::severity::Severity;
 use crate::domain::work_order::{Completion, OrderState};
 
 fn bench_with(config: Config) -> Bench {
@@ -86,36 +87,35 @@ fn predict(bench: &mut Bench, anomaly: EventId, p50: f64) {
 }
 
 fn alarm(bench: &Bench, kind: &str) -> Alarm {
-    match &bench.last(kind).body {
-        Body::AlarmRaised(alarm)
-        | Body::AlarmUpdated(alarm)
-        | Body::AlarmAcknowledged(alarm)
-        | Body::AlarmShelved(alarm)
-        | Body::AlarmUnshelved(alarm)
-        | Body::AlarmCleared(alarm) => alarm.clone(),
-        other => panic!("{other:?}"),
-    }
+    let (Body::AlarmRaised(alarm)
+    | Body::AlarmUpdated(alarm)
+    | Body::AlarmAcknowledged(alarm)
+    | Body::AlarmShelved(alarm)
+    | Body::AlarmUnshelved(alarm)
+    | Body::AlarmCleared(alarm)) = &bench.last(kind).body
+    else {
+        panic!()
+    };
+    alarm.clone()
 }
 
 fn action(bench: &Bench) -> Action {
-    match &bench.last("action-chosen").body {
-        Body::ActionChosen { action, .. } => *action,
-        other => panic!("{other:?}"),
-    }
+    let Body::ActionChosen { action, .. } = &bench.last("action-chosen").body else { panic!() };
+    *action
 }
 
 fn question(bench: &Bench) -> Decision {
-    match &bench.last("decision-requested").body {
-        Body::DecisionRequested(decision) => decision.clone(),
-        other => panic!("{other:?}"),
-    }
+    let Body::DecisionRequested(decision) = &bench.last("decision-requested").body else {
+        panic!()
+    };
+    decision.clone()
 }
 
 fn authorised(bench: &Bench) -> OrderRequest {
-    match &bench.last("order-authorised").body {
-        Body::OrderAuthorised { order, .. } => order.clone(),
-        other => panic!("{other:?}"),
-    }
+    let Body::OrderAuthorised { order, .. } = &bench.last("order-authorised").body else {
+        panic!()
+    };
+    order.clone()
 }
 
 fn work_order(request: OrderRequest, state: OrderState) -> WorkOrder {
@@ -354,6 +354,18 @@ fn conditions_of_the_gateway_become_alarms_and_end() {
         verb: Verb::Retry { event: aside },
     }));
     assert_eq!(bench.count("alarm-cleared"), 3);
+}
+
+#[test]
+fn an_anomaly_that_gets_worse_sharpens_its_alarm() {
+    let mut bench = bench(false);
+    let (id, body) = validated(Fault::Machine);
+    let Body::AnomalyValidated(first) = &body else { panic!() };
+    let worse = Anomaly { severity: Severity::High, ..first.anomaly.clone() };
+    bench.emit_from(Chain { cause: id, correlation: id }, body);
+    bench.emit_from(Chain { cause: id, correlation: id }, Body::AnomalyDetected(worse));
+    assert_eq!((bench.count("alarm-raised"), bench.count("alarm-updated")), (1, 1));
+    assert_eq!(alarm(&bench, "alarm-updated").severity, Severity::High);
 }
 
 #[test]

@@ -403,11 +403,14 @@ impl Prediction {
     /// The asset's parts are new from now on.
     fn renew(&mut self, now: Now, asset: &AssetId, out: &mut Outbox<'_>) {
         self.lives.insert(asset.clone(), now.utc);
-        let life = Record::new(RecordKind::Prediction, format!("{LIFE}{asset}"), now.utc, &now.utc)
-            .about(asset)
-            .in_state("life", true);
-        out.save(life);
+        out.save(life(asset, now.utc, true));
     }
+}
+
+fn life(asset: &AssetId, since: Timestamp, open: bool) -> Record {
+    Record::new(RecordKind::Prediction, format!("{LIFE}{asset}"), since, &since)
+        .about(asset)
+        .in_state("life", open)
 }
 
 /// Begins the ids of records that say since when an asset's parts live.
@@ -465,7 +468,9 @@ impl Stage for Prediction {
         )]
         match &event.body {
             Body::AnomalyDetected(anomaly) => {
-                self.begun.insert(event.id, anomaly.since);
+                // Said again, it goes on from the event that announced it first.
+                let id = event.cause.unwrap_or(event.id);
+                self.begun.entry(id).or_insert(anomaly.since);
                 while self.begun.len() > BEGUN_MAX {
                     self.begun.pop_first();
                 }
@@ -528,6 +533,17 @@ impl Stage for Prediction {
             .collect();
         for asset in gone {
             self.close(now, &asset, "configuration", out);
+        }
+        let gone: Vec<AssetId> = self
+            .lives
+            .keys()
+            .filter(|asset| !setting.plant.assets.contains_key(*asset))
+            .cloned()
+            .collect();
+        for asset in gone {
+            if let Some(since) = self.lives.remove(&asset) {
+                out.save(life(&asset, since, false));
+            }
         }
         self.setting = setting.clone();
         Ok(())

@@ -9,20 +9,23 @@
 //! The stage is a function of the events and readings it is given, so `wheeltap detect` runs it on
 //! recordings. Per asset [`CASES_MAX`] cases are kept; one more ends the oldest.
 
+mod case;
 mod judge;
 mod memory;
+mod surroundings;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use self::judge::{Circumstances, Judgement, Persistence, Prior};
+use self::case::{Case, CaseView, record, state_word, watch};
+use self::judge::{Judgement, Persistence, Prior};
 use self::memory::Memory;
 use super::promise::Promise;
 use super::{Chain, Outbox, Saved, Setting, Stage, StageError, StageName};
 use crate::domain::alarm::{Alarm, AlarmCause};
-use crate::domain::anomaly::{Adjustment, Anomaly, Fault, Pattern, Validated, Verdict};
+use crate::domain::anomaly::{Anomaly, Validated, Verdict};
 use crate::domain::event::{Body, Event};
 use crate::domain::ids::{AssetId, EventId, TagId, TagKey};
 use crate::domain::reading::Reading;
@@ -48,105 +51,6 @@ const PERIOD_UNKNOWN: Duration = Duration::from_secs(1);
 const EARLY_READINGS: u32 = 3;
 /// An inconclusive case is judged again after 2, 4, 8 … times its patience, this often.
 const RETRIALS_MAX: u32 = 6;
-
-/// What is expected of one tag of a case.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-struct Watched {
-    tag: TagId,
-    /// Expected value.
-    expected: f64,
-    /// One robust standard deviation, in the tag's unit; zero when it is not known.
-    deviation: f64,
-    /// Distance of the evidence, in deviations, signed.
-    sigma: f64,
-    /// The reading before this one.
-    #[serde(skip)]
-    last: Option<f64>,
-}
-
-/// An anomaly under watch.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-struct Case {
-    id: EventId,
-    /// What was said of it, for the views: the anomaly, its verdict and the reasons.
-    #[serde(flatten)]
-    validated: CaseView,
-    chain: Chain,
-    watched: Vec<Watched>,
-    persistence: Persistence,
-    patience_seconds: f64,
-    /// When it is judged (again).
-    promise: Promise,
-    retrials: u32,
-    /// Where the promise stands on this run's clock; none when nothing more is waited for.
-    #[serde(skip)]
-    due: Option<Duration>,
-    #[serde(skip)]
-    touched: bool,
-}
-
-/// The part of a case that others may read.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-struct CaseView {
-    anomaly: Anomaly,
-    verdict: Option<Verdict>,
-    confidence: f64,
-    adjustments: Vec<Adjustment>,
-    ended: Option<Timestamp>,
-}
-
-impl Case {
-    const fn verdict(&self) -> Option<Verdict> {
-        self.validated.verdict
-    }
-
-    fn patience(&self) -> Duration {
-        Duration::try_from_secs_f64(self.patience_seconds).unwrap_or(PATIENCE_MAX)
-    }
-
-    /// Whether a verdict (or a better one) may still come.
-    fn is_pending(&self) -> bool {
-        self.due.is_some()
-    }
-
-    fn see(&mut self, tag: &TagId, reading: &Reading) {
-        let pattern = self.validated.anomaly.pattern;
-        let Some(watched) = self.watched.iter_mut().find(|watched| watched.tag == *tag) else {
-            return;
-        };
-        if !reading.quality.is_good() {
-            self.persistence.bad = self.persistence.bad.saturating_add(1);
-            return;
-        }
-        let departs = match pattern {
-            Pattern::Spike | Pattern::Drift | Pattern::Offset | Pattern::Level => {
-                departs(watched, reading.value)
-            }
-            Pattern::Stuck => watched
-                .last
-                .is_none_or(|last| (reading.value - last).abs() <= f64::EPSILON * last.abs()),
-            // Scatter and lost fit do not show in one value: that the anomaly has not ended is
-            // what counts.
-            Pattern::Noise | Pattern::Shape => true,
-        };
-        watched.last = Some(reading.value);
-        self.persistence.count(departs, reading.time);
-        self.touched = true;
-    }
-}
-
-/// A value still counts as departed at this share of the evidence's distance …
-const DEPARTED_SHARE: f64 = 0.4;
-/// … but not closer to the expectation than this many deviations.
-const DEPARTED_SIGMA_MIN: f64 = 2.0;
-
-fn departs(watched: &Watched, value: f64) -> bool {
-    if watched.deviation <= 0.0 || watched.sigma.abs() < DEPARTED_SIGMA_MIN {
-        return true;
-    }
-    let sigma = (value - watched.expected) / watched.deviation * watched.sigma.signum();
-    sigma >= (watched.sigma.abs() * DEPARTED_SHARE).max(DEPARTED_SIGMA_MIN)
-}
 
 /// The validation stage.
 #[derive(Debug)]
@@ -179,31 +83,19 @@ impl Validation {
     }
 
     fn open(&mut self, now: Now, event: &Event, anomaly: &Anomaly, out: &mut Outbox<'_>) {
-        let watched = anomaly
-            .evidence
-            .iter()
-            .map(|evidence| {
-                let distance = (evidence.value - evidence.expected).abs();
-                let deviation = if evidence.sigma.abs() > 0.0 && distance.is_finite() {
-                    distance / evidence.sigma.abs()
-                } else {
-                    0.0
-                };
-                Watched {
-                    tag: evidence.tag.clone(),
-                    expected: evidence.expected,
-                    deviation: if deviation.is_finite() { deviation } else { 0.0 },
-                    sigma: if evidence.sigma.is_finite() { evidence.sigma } else { 0.0 },
-                    last: None,
-                }
-            })
-            // Only the first few tell anything; they come most answerable first.
-            .take(CASES_MAX)
-            .collect();
+        // Detection says more of a departure that it announced before by an event that goes on from
+        // the first one; the first one stays the anomaly's name.
+        let id = event.cause.unwrap_or(event.id);
+        let of_asset = self.cases.entry(anomaly.asset.clone()).or_default();
+        if let Some(case) = of_asset.get_mut(&id) {
+            case.worsen(anomaly);
+            out.save(record(case));
+            return;
+        }
         let patience = self.patience(anomaly);
         let promise = Promise::new(now, patience);
         let case = Case {
-            id: event.id,
+            id,
             validated: CaseView {
                 anomaly: anomaly.clone(),
                 verdict: None,
@@ -212,7 +104,7 @@ impl Validation {
                 ended: None,
             },
             chain: Chain::of(event),
-            watched,
+            watched: watch(anomaly),
             persistence: Persistence::since(anomaly.since, event.time),
             patience_seconds: patience.as_secs_f64(),
             promise,
@@ -222,7 +114,7 @@ impl Validation {
         };
         out.save(record(&case));
         let of_asset = self.cases.entry(anomaly.asset.clone()).or_default();
-        of_asset.insert(event.id, case);
+        of_asset.insert(id, case);
         if of_asset.len() > CASES_MAX
             && let Some(oldest) = of_asset.keys().next().copied()
         {
@@ -230,7 +122,7 @@ impl Validation {
             self.forget(now, &anomaly.asset, oldest, out);
         }
         if self.is_in_work(now, &anomaly.asset) {
-            self.decide(now, &anomaly.asset, event.id, Moment::Patience, out);
+            self.decide(now, &anomaly.asset, id, Moment::Patience, out);
         }
     }
 
@@ -335,88 +227,6 @@ impl Validation {
             self.forget(now, asset, id, out);
         }
         self.count_pending();
-    }
-
-    fn around(&self, now: Now, case: &Case) -> Circumstances<'_> {
-        let anomaly = &case.validated.anomaly;
-        let asset = &anomaly.asset;
-        let of_asset = self.cases.get(asset);
-        let others = of_asset.into_iter().flatten().filter(|(id, other)| {
-            let other = &other.validated.anomaly;
-            **id != case.id
-                && other.fault == Fault::Machine
-                && other.tags.first() != anomaly.tags.first()
-        });
-        let limits: Vec<Option<&TagId>> = self
-            .limits
-            .get(asset)
-            .into_iter()
-            .flat_map(|alarms| alarms.values().map(Option::as_ref))
-            .collect();
-        let first = anomaly.tags.first();
-        let first_memory = first
-            .and_then(|tag| self.key(asset, tag))
-            .and_then(|key| self.memory.get(key.0 as usize));
-        Circumstances {
-            rules: self
-                .setting
-                .config
-                .rules
-                .iter()
-                .filter(|rule| self.holds(rule, anomaly))
-                .collect(),
-            other_cases: others.count(),
-            limit_same_tag: limits.iter().any(|tag| tag.is_some() && *tag == first),
-            limit_other_tag: limits.iter().any(|tag| *tag != first),
-            in_work: self.is_in_work(now, asset),
-            scatter_before: first_memory.and_then(Memory::scatter),
-            deviation: case.watched.first().map_or(0.0, |watched| watched.deviation),
-            tags_of_asset: self.setting.plant.tags_of(asset).filter(|tag| !tag.discrete).count(),
-            prior: self.prior(anomaly),
-            patience: case.patience(),
-        }
-    }
-
-    fn holds(&self, rule: &crate::config::Rule, anomaly: &Anomaly) -> bool {
-        let asset = rule.assets.is_empty() || rule.assets.contains(&anomaly.asset);
-        let tag = rule.tags.is_empty()
-            || anomaly
-                .tags
-                .first()
-                .is_some_and(|tag| rule.tags.iter().any(|one| one == tag.as_str()));
-        let when = rule.when.as_ref().is_none_or(|condition| {
-            let value = self
-                .setting
-                .plant
-                .key(&condition.tag)
-                .and_then(|key| self.memory.get(key.0 as usize)?.value());
-            // A condition on a tag that has no value cannot be said to hold.
-            value.is_some_and(|value| {
-                condition.min.is_none_or(|min| value >= min)
-                    && condition.max.is_none_or(|max| value <= max)
-            })
-        });
-        asset && tag && when
-    }
-
-    /// How far the detectors were right on the anomaly's first tag, weighed by their scores.
-    fn prior(&self, anomaly: &Anomaly) -> Prior {
-        let Some(tag) = anomaly.tags.first() else { return Prior::NONE };
-        let mut sum = Prior { right: 0.0, wrong: 0.0 };
-        let mut weights = 0.0;
-        for detector in &anomaly.detectors {
-            let key = (anomaly.asset.clone(), tag.clone(), detector.detector.clone());
-            let weight = detector.score.max(0.0);
-            let prior = self.priors.get(&key).copied().unwrap_or(Prior::NONE);
-            sum.right += weight * prior.right;
-            sum.wrong += weight * prior.wrong;
-            weights += weight;
-        }
-        if weights > 0.0 {
-            Prior { right: sum.right / weights, wrong: sum.wrong / weights }
-        } else {
-            Prior::NONE
-        }
     }
 
     /// The anomaly is over: nothing more is waited for.
@@ -536,17 +346,6 @@ struct PriorRow {
     detector: String,
     right: f64,
     wrong: f64,
-}
-
-fn state_word(case: &Case) -> &'static str {
-    case.verdict().map_or("open", Verdict::as_str)
-}
-
-fn record(case: &Case) -> Record {
-    let anomaly = &case.validated.anomaly;
-    Record::new(RecordKind::Anomaly, case.id, anomaly.since, case)
-        .about(&anomaly.asset)
-        .in_state(state_word(case), true)
 }
 
 impl Stage for Validation {

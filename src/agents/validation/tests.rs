@@ -2,7 +2,7 @@ use super::*;
 use crate::agents::testing::{Bench, asset, noon, plain_config, setting, tag};
 use crate::config::{Condition, Rule};
 use crate::domain::alarm::{AlarmState, LimitKind};
-use crate::domain::anomaly::{DetectorScore, Evidence};
+use crate::domain::anomaly::{DetectorScore, Evidence, Fault, Pattern};
 use crate::domain::ids::TagPath;
 use crate::domain::severity::Severity;
 use crate::domain::work_order::{Booking, OrderRequest};
@@ -47,10 +47,8 @@ fn vibrate(bench: &mut Bench, values: impl IntoIterator<Item = f64>) {
 }
 
 fn verdict(bench: &Bench) -> Validated {
-    match &bench.last("anomaly-validated").body {
-        Body::AnomalyValidated(validated) => validated.clone(),
-        other => panic!("{other:?}"),
-    }
+    let Body::AnomalyValidated(validated) = &bench.last("anomaly-validated").body else { panic!() };
+    validated.clone()
 }
 
 fn end(bench: &mut Bench, id: EventId) {
@@ -252,6 +250,29 @@ fn a_case_goes_on_after_a_restart() {
         end(&mut bench, id);
         assert!(bench.of_record(RecordKind::Anomaly).iter().all(|record| !record.open));
     }
+}
+
+#[test]
+fn more_of_the_same_departure_is_no_second_case() {
+    let mut bench = bench();
+    let id = detect(&mut bench, Pattern::Drift, 0.3);
+    vibrate(&mut bench, [3.0; 2]);
+    let mut worse = anomaly(bench.now, Pattern::Drift, 0.8);
+    worse.since = noon();
+    bench.emit_from(Chain { cause: id, correlation: id }, Body::AnomalyDetected(worse));
+    vibrate(&mut bench, [3.0; 12]);
+    let validated = verdict(&bench);
+    assert_eq!((validated.anomaly_id, validated.verdict), (id, Verdict::Confirmed));
+    assert_eq!(bench.of_record(RecordKind::Anomaly).len(), 1);
+    end(&mut bench, id);
+    // What was dismissed and then gets worse is looked at again, under its first name.
+    let id = detect(&mut bench, Pattern::Drift, 0.05);
+    vibrate(&mut bench, [2.0; 12]);
+    assert_eq!(verdict(&bench).verdict, Verdict::Dismissed);
+    let worse = anomaly(bench.now, Pattern::Drift, 0.8);
+    bench.emit_from(Chain { cause: id, correlation: id }, Body::AnomalyDetected(worse));
+    vibrate(&mut bench, [3.0; 12]);
+    assert_eq!((verdict(&bench).anomaly_id, verdict(&bench).verdict), (id, Verdict::Confirmed));
 }
 
 #[test]

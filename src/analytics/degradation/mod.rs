@@ -60,18 +60,11 @@ const MODELS_MAX: usize = 24;
 /// What no model of the past can know: that the wear changes its pace. Time is stretched by these
 /// factors with these weights, for straight lines and for curves that get faster already. Set so
 /// that the 80 % band covers about that on the lives of the calibration in the tests.
-const PACES_STRAIGHT: [(f64, f64); 7] = [
-    (0.12, 0.08),
-    (0.25, 0.10),
-    (0.45, 0.14),
-    (0.7, 0.18),
-    (0.95, 0.20),
-    (1.15, 0.20),
-    (1.4, 0.10),
-];
+const PACES_STRAIGHT: [(f64, f64); 6] =
+    [(0.1, 0.07), (0.22, 0.10), (0.4, 0.13), (0.65, 0.15), (1.0, 0.40), (1.3, 0.15)];
 /// The same for growth that gets faster.
 const PACES_CURVED: [(f64, f64); 5] =
-    [(0.55, 0.1), (0.75, 0.2), (1.0, 0.3), (1.3, 0.25), (1.8, 0.15)];
+    [(0.65, 0.12), (0.85, 0.2), (1.0, 0.3), (1.3, 0.23), (2.0, 0.15)];
 /// Normal quadrature, five nodes (Abramowitz, Stegun, table 25.10, rescaled).
 const NODES: [(f64, f64); 5] = [
     (-2.856_970_0, 0.011_257_4),
@@ -460,10 +453,10 @@ impl Window {
         let trend = -onset;
         let cdf = |x: f64| paths.iter().map(|path| path.passed(x)).sum::<f64>();
         let horizon = HORIZON * trend;
-        let p50 = quantile(&cdf, 0.5, horizon).filter(|p50| *p50 <= AHEAD_MAX * trend);
+        let p50 = quantile(cdf, 0.5, horizon).filter(|p50| *p50 <= AHEAD_MAX * trend);
         let p50 = p50.ok_or("the limit is too far ahead of so short a trend")?;
-        let p10 = quantile(&cdf, 0.1, p50).unwrap_or(p50);
-        let p90 = quantile(&cdf, 0.9, horizon).unwrap_or(horizon).max(p50);
+        let p10 = quantile(cdf, 0.1, p50).unwrap_or(p50);
+        let p90 = quantile(cdf, 0.9, horizon).unwrap_or(horizon).max(p50);
         let within = |days: f64| cdf((days * 86_400.0 / self.seconds).min(horizon));
         // Ten to one between the ends of the band counts as not sure at all of the time.
         let vagueness = ((p90 / p10.max(1e-9)).ln() / 10.0_f64.ln()).clamp(0.0, 1.0);
@@ -504,7 +497,7 @@ impl Window {
             (square / n, time / n)
         };
         let (far, near) = (wander(lag), wander(1));
-        ((far.0 - near.0) / (far.1 - near.1).max(f64::MIN_POSITIVE)).max(0.0).sqrt()
+        1.7 * ((far.0 - near.0) / (far.1 - near.1).max(f64::MIN_POSITIVE)).max(0.0).sqrt()
     }
 }
 

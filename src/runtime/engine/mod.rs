@@ -39,6 +39,7 @@ use crate::domain::record::{Record, RecordKind};
 use crate::domain::time::Now;
 use crate::port::{Committed, EngineStatus, Input, LanePosition, StageStatus};
 use crate::store::StoreError;
+use crate::store::ring_thread::RingBatch;
 use crate::store::state::StateDb;
 
 use pending::Pending;
@@ -61,15 +62,6 @@ pub struct Factories {
     pub acquisition: fn(&Setting) -> Box<dyn Acquire>,
     /// The other ten, in pipeline order.
     pub others: Vec<fn(&Setting) -> Box<dyn Stage>>,
-}
-
-/// Readings on their way to the ring, with whoever waits for them.
-#[derive(Debug)]
-pub struct RingBatch {
-    /// The readings, with arrival numbers.
-    pub readings: Vec<Reading>,
-    /// Told when they are durable.
-    pub acks: Vec<Ack>,
 }
 
 /// What a commit sets free.

@@ -1,0 +1,145 @@
+//! `db info|verify`: what the two database files hold, and whether they are whole.
+
+use std::io::{IsTerminal, Write};
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand, ValueEnum};
+
+use super::{Code, Failure};
+use crate::store::inspect;
+
+/// Looks into the database files of a data directory, daemon running or not.
+#[derive(Debug, Args)]
+pub struct Db {
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(Debug, Subcommand)]
+enum Action {
+    /// Size, span and counts of the journal and of the ring.
+    Info(Where),
+    /// Checks structure, checksums, bodies and sequences; exit code 1 when something is wrong.
+    Verify(Where),
+}
+
+#[derive(Debug, Args)]
+struct Where {
+    /// The data directory (`gateway.data_dir` of the configuration).
+    #[arg(long, value_name = "DIR")]
+    data_dir: PathBuf,
+    /// How to print.
+    #[arg(long, value_enum, default_value_t = Format::Table)]
+    format: Format,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Format {
+    /// For people.
+    Table,
+    /// For programs.
+    Json,
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// Exit code 1 when a file cannot be read or `verify` found a fault, 78 when there is no such
+/// directory.
+pub fn run(db: &Db) -> Result<(), Failure> {
+    match &db.action {
+        Action::Info(place) => info(place),
+        Action::Verify(place) => verify(place),
+    }
+}
+
+impl Where {
+    fn check(&self) -> Result<(), Failure> {
+        if self.data_dir.is_dir() {
+            return Ok(());
+        }
+        let dir = self.data_dir.display();
+        Err(Failure::new(Code::Config, format!("{dir} is no directory")))
+    }
+}
+
+fn info(place: &Where) -> Result<(), Failure> {
+    place.check()?;
+    let files = inspect::info(&place.data_dir).map_err(Failure::failed)?;
+    let mut text = String::new();
+    match place.format {
+        Format::Json => {
+            let file_json = |file: &inspect::FileInfo| {
+                let name = serde_json::json!(file.file);
+                let facts = file.facts.iter().map(|(fact, value)| {
+                    let value = value.parse::<u64>().map_or_else(
+                        |_| value.parse::<bool>().map_or(serde_json::json!(value), Into::into),
+                        Into::into,
+                    );
+                    (fact.replace(' ', "_"), value)
+                });
+                let mut object: serde_json::Map<_, _> = facts.collect();
+                object.insert("file".to_owned(), name);
+                serde_json::Value::Object(object)
+            };
+            let all: Vec<_> = files.iter().map(file_json).collect();
+            text = format!("{:#}\n", serde_json::json!({ "files": all }));
+        }
+        Format::Table => {
+            for file in &files {
+                text.push_str(&format!("{}\n", file.file.display()));
+                for (fact, value) in &file.facts {
+                    text.push_str(&format!("  {fact:<28} {value}\n"));
+                }
+            }
+            if files.is_empty() {
+                text.push_str("no database yet\n");
+            }
+        }
+    }
+    print(&text)
+}
+
+fn verify(place: &Where) -> Result<(), Failure> {
+    place.check()?;
+    let terminal = std::io::stderr().is_terminal();
+    let files = inspect::verify(&place.data_dir, |checked| {
+        if terminal {
+            eprint!("\r{checked} rows checked");
+        }
+    })
+    .map_err(Failure::failed)?;
+    if terminal {
+        eprintln!();
+    }
+    let faults: u64 = files.iter().map(|file| file.fault_count).sum();
+    let mut text = String::new();
+    match place.format {
+        Format::Json => {
+            text = format!("{:#}\n", serde_json::json!({ "ok": faults == 0, "files": files }));
+        }
+        Format::Table => {
+            for file in &files {
+                let verdict = if file.fault_count == 0 {
+                    "ok".into()
+                } else {
+                    format!("{} faults", file.fault_count)
+                };
+                let name = file.file.display();
+                text.push_str(&format!("{name}: {} rows checked, {verdict}\n", file.checked));
+                for fault in &file.faults {
+                    text.push_str(&format!("  {fault}\n"));
+                }
+            }
+        }
+    }
+    print(&text)?;
+    if faults > 0 {
+        return Err(Failure::failed(format!("{faults} faults found")));
+    }
+    Ok(())
+}
+
+fn print(text: &str) -> Result<(), Failure> {
+    std::io::stdout().write_all(text.as_bytes()).map_err(Failure::failed)
+}

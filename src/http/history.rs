@@ -1,0 +1,97 @@
+//! `GET /api/v1/readings`: one tag's readings or roll-ups out of the ring.
+
+use std::time::Duration;
+
+use axum::Json;
+use axum::extract::State;
+use serde_json::{Value, json};
+
+use crate::domain::reading::Reading;
+use crate::domain::time::Timestamp;
+use crate::store::{Resolution, Rollup};
+
+use super::Api;
+use super::problem::Problem;
+use super::query::{Params, page};
+
+/// What is shown when the request gives no `from`.
+const SPAN_DEFAULT: Duration = Duration::from_secs(3600);
+/// Roll-ups a page may be cut from: `to` is moved closer when the span holds more, so that the
+/// reader's own bound never cuts silently.
+const ROLLUPS_MAX: i64 = 10_000;
+
+pub(super) async fn list(State(api): State<Api>, params: Params) -> Result<Json<Value>, Problem> {
+    params.only(&["asset", "tag", "from", "to", "resolution", "limit", "cursor"])?;
+    let (Some(asset), Some(tag)) = (params.get("asset"), params.get("tag")) else {
+        return Err(Problem::bad_request("`asset` and `tag` are needed"));
+    };
+    let Some(key) = api.setting().plant.find(asset, tag) else {
+        return Err(Problem::not_found(format!("no source declares the tag {asset}/{tag}")));
+    };
+    let limit = params.limit()?;
+    // The newest reading may carry this very moment.
+    let to = params.moment("to")?.unwrap_or_else(|| api.now().utc.after(Duration::from_secs(1)));
+    let from = params.moment("from")?.unwrap_or_else(|| to.before(SPAN_DEFAULT));
+    if from >= to {
+        return Err(Problem::bad_request("`from` must be earlier than `to`"));
+    }
+    let resolution = match params.get("resolution") {
+        None | Some("raw") => None,
+        Some("1m") => Some(Resolution::Minute),
+        Some("1h") => Some(Resolution::Hour),
+        Some("1d") => Some(Resolution::Day),
+        Some(other) => {
+            let detail = format!("`{other}` is no resolution: raw, 1m, 1h, 1d");
+            return Err(Problem::bad_request(detail));
+        }
+    };
+    let Some(resolution) = resolution else {
+        let cursor = params.get("cursor").map(str::to_owned);
+        let found = api
+            .readers
+            .ring(move |reader| reader.range(key, from, to, limit, cursor.as_deref()))
+            .await?;
+        return Ok(page(found.items.iter().map(reading).collect(), found.next));
+    };
+    let begin = match params.number("cursor")?.map(i64::try_from) {
+        None => from,
+        Some(Ok(micros)) => from.max(Timestamp::from_micros(micros)),
+        Some(Err(_)) => to,
+    };
+    let end = begin.micros().saturating_add(resolution.micros().saturating_mul(ROLLUPS_MAX));
+    let (cut, end) = (end < to.micros(), to.min(Timestamp::from_micros(end)));
+    let mut rows =
+        api.readers.ring(move |reader| reader.rollups(key, begin, end, resolution)).await?;
+    let next = if rows.len() > limit {
+        rows.truncate(limit);
+        rows.last().map(|last| last.start.micros() + resolution.micros())
+    } else {
+        cut.then(|| end.micros())
+    };
+    Ok(page(rows.iter().map(rollup).collect(), next.map(|next| next.to_string())))
+}
+
+/// As in the batches upstream: no value where no number came, a reason where it is not good.
+fn reading(reading: &Reading) -> Value {
+    let mut item = json!({
+        "time": reading.time.to_string(),
+        "value": reading.value,
+        "quality": reading.quality.as_str(),
+    });
+    if let Some(reason) = reading.quality.reason() {
+        item["reason"] = reason.as_str().into();
+    }
+    item
+}
+
+fn rollup(rollup: &Rollup) -> Value {
+    json!({
+        "time": rollup.start.to_string(),
+        "count": rollup.count,
+        "min": rollup.min,
+        "max": rollup.max,
+        "mean": rollup.mean,
+        "std": rollup.std,
+        "last": rollup.last,
+    })
+}
