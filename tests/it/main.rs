@@ -14,3 +14,4 @@ mod modbus;
 mod mqtt_source;
 mod simulate;
 mod tidy;
+mod uplink;
