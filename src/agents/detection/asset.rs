@@ -12,6 +12,7 @@ use std::sync::Arc;
 
 use super::channel::{Channel, Suspicion};
 use super::cloud::{Cloud, Weakness};
+use super::slow::REST;
 use super::state::Running;
 use super::tracks::{ON_DELAY, Open, RELEASE, Step, Track};
 use super::{Context, announce};
@@ -93,6 +94,10 @@ pub(super) struct AssetWatch {
     active: Vec<bool>,
     trusted: Vec<bool>,
     suspicions: Vec<Option<Suspicion>>,
+    /// Evidence of the only channel as a slow series, when it is one.
+    slow: Option<f64>,
+    /// A slow series is not announced again before this time, in seconds.
+    rest_until: f64,
 }
 
 impl AssetWatch {
@@ -124,6 +129,8 @@ impl AssetWatch {
             active: Vec::with_capacity(count),
             trusted: Vec::with_capacity(count),
             suspicions: Vec::with_capacity(count),
+            slow: None,
+            rest_until: f64::NEG_INFINITY,
         }
     }
 
@@ -234,6 +241,13 @@ impl AssetWatch {
         self.trusted.clear();
         self.suspicions.clear();
         let holding = self.running.is_holding();
+        self.slow = None;
+        if let [only] = self.channels.as_mut_slice()
+            && only.new_value
+            && only.is_slow()
+        {
+            self.slow = Some(only.judge_slow());
+        }
         for channel in &mut self.channels {
             let dead = channel.dead_after().is_some_and(|after| time - channel.good_at > after);
             let mut suspicion = None;
@@ -265,7 +279,10 @@ impl AssetWatch {
         if ctx.quiet {
             return;
         }
-        self.decide(time, step, ctx);
+        match self.slow {
+            Some(ratio) => self.decide_slow(time, ratio, ctx),
+            None => self.decide(time, step, ctx),
+        }
     }
 
     fn learn_row(&mut self, time: f64, step: f64, ctx: &mut Context<'_, '_>) {
@@ -365,11 +382,8 @@ impl AssetWatch {
         if quiet && ratio < 1.0 {
             self.cloud.follow(step, ratio);
         }
-        let company = if self.active == self.trusted {
-            ratio
-        } else {
-            self.cloud.ratio(&self.trusted, 1)
-        };
+        let company =
+            if self.active == self.trusted { ratio } else { self.cloud.ratio(&self.trusted, 1) };
         let machine = company.max(shared.map_or(0.0, |(_, ratio)| ratio));
         if ratio > FIRST_SIGN {
             self.onset.get_or_insert(time);
@@ -393,6 +407,41 @@ impl AssetWatch {
         self.latest.ratio = worst;
         self.latest.anomalous = self.track.open.is_some()
             || self.channels.iter().any(|channel| channel.track.open.is_some());
+    }
+
+    /// The same for a single slow series: no delay, since the next value may be an hour away, and a
+    /// rest afterwards.
+    fn decide_slow(&mut self, time: f64, ratio: f64, ctx: &mut Context<'_, '_>) {
+        self.latest.ratio = ratio;
+        let weighed = if time < self.rest_until && self.track.open.is_none() { 0.0 } else { ratio };
+        match self.track.step(time, weighed, 0.0) {
+            Step::Stay => {}
+            Step::Rise => {
+                self.rest_until = time + REST;
+                let channel = &self.channels[0];
+                let Some(slow) = &channel.slow else { return };
+                let usual = slow.usual().max(f64::MIN_POSITIVE);
+                let sigma = (channel.value - slow.expected()) / usual;
+                let note = announce::Note {
+                    fault: Fault::Machine,
+                    pattern: if sigma.abs() > 3.0 { Pattern::Level } else { Pattern::Shape },
+                    detectors: vec![score("time-of-day", ratio)],
+                    ratio,
+                    since: time,
+                    time,
+                    evidence: vec![Evidence {
+                        tag: channel.tag.path.tag.clone(),
+                        value: channel.value,
+                        expected: slow.expected(),
+                        sigma,
+                        contribution: 1.0,
+                    }],
+                };
+                self.track.open = ctx.announce(&self.id, self.criticality, note, None);
+            }
+            Step::End => ctx.end(&mut self.track),
+        }
+        self.latest.anomalous = self.track.open.is_some();
     }
 
     /// The same suspicion against several sensors at once is the machine's doing.

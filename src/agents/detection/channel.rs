@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use super::slow::{SLOW_FROM, Slow};
 use super::tracks::Track;
 use crate::analytics::sanity::{Resolution, RunLength, Scatter, Spikes};
 use crate::domain::anomaly::Pattern;
@@ -51,6 +52,8 @@ pub(super) struct Channel {
     /// Usual interval of its readings, in seconds; 0 until known.
     pub(super) interval: f64,
     pub(super) sanity: Sanity,
+    /// What is learnt of a series that comes slowly.
+    pub(super) slow: Option<Box<Slow>>,
     /// The departure of this sensor, as it stands.
     pub(super) track: Track,
     /// What the newest value said against the sensor.
@@ -87,6 +90,7 @@ impl Channel {
             new_value: false,
             interval: tag.period.map_or(0.0, |period| period.as_secs_f64()),
             sanity: Sanity::default(),
+            slow: None,
             track: Track::default(),
             suspicion: None,
             alone: false,
@@ -118,6 +122,17 @@ impl Channel {
     pub(super) fn dead_after(&self) -> Option<f64> {
         let count = if self.tag.period.is_some() { DEAD_PERIODS } else { DEAD_INTERVALS };
         (self.interval > 0.0).then(|| (count * self.interval).max(DEAD_LEAST))
+    }
+
+    /// Whether it comes so rarely that it is judged as a slow series.
+    pub(super) fn is_slow(&self) -> bool {
+        self.interval >= SLOW_FROM
+    }
+
+    /// Evidence of the newest value against the time of the day, over the limit.
+    pub(super) fn judge_slow(&mut self) -> f64 {
+        let (time, value) = (self.good_at, self.value);
+        self.slow.get_or_insert_default().push(time, value)
     }
 
     /// Learns from the newest value what is usual for this sensor.

@@ -366,7 +366,9 @@ impl Cloud {
     /// Lets the centre follow the row last judged with `ratio`, `step` seconds after the one
     /// before.
     pub(super) fn follow(&mut self, step: f64, ratio: f64) {
-        let (Some(model), Some(metric)) = (&mut self.model, &self.metrics[self.present]) else { return };
+        let (Some(model), Some(metric)) = (&mut self.model, &self.metrics[self.present]) else {
+            return;
+        };
         if ratio >= FREEZE {
             return;
         }
@@ -389,7 +391,9 @@ impl Cloud {
     /// The columns' parts in the distance last judged, the largest first. Allocates: only for what
     /// is announced.
     pub(super) fn parts(&self) -> Vec<Part> {
-        let (Some(model), Some(metric)) = (&self.model, &self.metrics[self.present]) else { return Vec::new() };
+        let (Some(model), Some(metric)) = (&self.model, &self.metrics[self.present]) else {
+            return Vec::new();
+        };
         let shares = metric.factor.contributions(&self.departure);
         let total: f64 = shares.iter().filter(|share| **share > 0.0).sum();
         let mut parts: Vec<Part> = metric

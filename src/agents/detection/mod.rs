@@ -7,7 +7,8 @@
 //!    further part in the judgement of its machine;
 //! 3. the machine: how far the smoothed tags of an asset lie from where they were while it was
 //!    learnt, in the metric of their covariance. One tag that departs alone in company is its
-//!    sensor's doing, unless it has a limit.
+//!    sensor's doing, unless it has a limit;
+//! 4. slow single series: surprise against the time of the day, calibrated on their own past.
 //!
 //! A departure is announced when it has lasted, once; again when it became much worse, as an event
 //! whose cause is the first one; and its end is announced too. Where the defaults come from stands
@@ -21,6 +22,7 @@ mod asset;
 mod channel;
 mod cloud;
 mod limits;
+mod slow;
 mod state;
 mod tracks;
 
@@ -117,6 +119,7 @@ struct SavedTag {
     scale: f64,
     offset: f64,
     sanity: channel::Sanity,
+    slow: Option<slow::Slow>,
 }
 
 impl Detection {
@@ -245,6 +248,7 @@ impl Detection {
             watch.learnt = saved.learnt;
             for (channel, old) in watch.channels.iter_mut().zip(saved.tags) {
                 channel.sanity = old.sanity;
+                channel.slow = old.slow.map(Box::new);
             }
         }
     }
@@ -256,6 +260,7 @@ impl Detection {
             scale: channel.tag.scale,
             offset: channel.tag.offset,
             sanity: channel.sanity.clone(),
+            slow: channel.slow.as_deref().cloned(),
         };
         SavedAsset {
             id: watch.id.clone(),
