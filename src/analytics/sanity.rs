@@ -63,8 +63,14 @@ impl RunLength {
         self.limit.is_some()
     }
 
+    /// Forgets the present run, not what was learnt.
+    pub const fn restart(&mut self) {
+        self.run = 0;
+    }
+
     fn count_run(&mut self, value: f64) {
-        let bits = value.to_bits();
+        // −0 is the same value as 0.
+        let bits = (value + 0.0).to_bits();
         self.run = if bits == self.last && self.run > 0 { self.run.saturating_add(1) } else { 1 };
         self.last = bits;
     }
@@ -94,11 +100,17 @@ const SCATTER_MARGIN: f64 = 2.25;
 /// freedom reaches 3 times its mean with probability 1e-5.
 const SCATTER_LEAST: f64 = 4.0;
 
+/// One difference counts at most this many times the limit in the mean, so that a lone spike, which
+/// makes three of them, is not taken for noise (10 effective differences).
+const SCATTER_CAP: f64 = 3.0;
+
 impl Scatter {
     fn advance(&mut self, step: f64, span: f64, value: f64) -> f64 {
         if let Some((last, before)) = self.last {
             let bend = value - 2.0 * last + before;
             let square = bend * bend / 6.0;
+            let square =
+                if self.limit > 0.0 { square.min(SCATTER_CAP * self.limit) } else { square };
             self.count += 1.0;
             // A plain mean at first, so that the start does not weigh on for long.
             let weight = ewma_weight(step, span).max(1.0 / self.count);
@@ -127,6 +139,12 @@ impl Scatter {
     pub fn judge(&mut self, step: f64, span: f64, value: f64) -> f64 {
         let mean = self.advance(step, span, value);
         if self.limit > 0.0 { mean / self.limit } else { 0.0 }
+    }
+
+    /// Forgets the newest values, not what was learnt.
+    pub fn restart(&mut self) {
+        self.last = None;
+        self.mean = if self.count > 0.0 { self.total / self.count } else { 0.0 };
     }
 
     /// The usual scatter in the unit of the values: their standard deviation when they are
@@ -211,6 +229,14 @@ impl Spikes {
             self.waiting = Some((middle, far));
         }
         found
+    }
+
+    /// Forgets the newest values, not what was learnt.
+    pub const fn restart(&mut self) {
+        self.filled = 0;
+        self.next = 0;
+        self.waiting = None;
+        self.stepped = false;
     }
 
     /// Whether the value before the last one judged was as far out as a spike and stayed there: an

@@ -38,8 +38,8 @@ const STEP_MEMORY: f64 = 30.0;
 /// The others foretell a tag well when they explain this share of its variance.
 const FORETOLD: f64 = 0.8;
 /// A departure that took longer than this from its first sign to the alarm, in seconds, is a
-/// drift; six smoothing constants.
-const DRIFT_TIME: f64 = 60.0;
+/// drift: after three smoothing constants a step has shown 95 % of itself.
+const DRIFT_TIME: f64 = 30.0;
 /// The first sign: this share of the limit.
 const FIRST_SIGN: f64 = 0.1;
 /// Largest share of the learning time that may be gaps before it is said.
@@ -208,6 +208,7 @@ impl AssetWatch {
         if self.running.is_on() {
             if was_off {
                 self.cloud.restart();
+                self.channels.iter_mut().for_each(Channel::restart);
             }
             self.judge_row(time, ctx);
         }
@@ -257,7 +258,8 @@ impl AssetWatch {
                 } else {
                     suspicion = channel.judge().filter(|_| !holding);
                 }
-            } else if judged {
+            } else if judged && channel.track.open.is_some() {
+                // Without a new value an announced suspicion stands; none begins.
                 suspicion = channel.suspicion;
             }
             channel.suspicion = suspicion;
@@ -475,6 +477,9 @@ impl AssetWatch {
     ) -> f64 {
         let suspicion = self.suspicions[index].filter(|s| Some(s.pattern) != shared);
         let channel = &mut self.channels[index];
+        if channel.dead {
+            return 0.0;
+        }
         if channel.track.open.is_none() && channel.track.above.is_none() && suspicion.is_none() {
             return 0.0;
         }
@@ -484,11 +489,16 @@ impl AssetWatch {
             ratio = ratio.max(whole);
         }
         let patient = suspicion.is_some_and(|s| s.pattern == Pattern::Noise);
+        // Two spikes in a row may turn out to be noise; it is told once more then.
+        let other = suspicion.is_some_and(|suspicion| {
+            suspicion.pattern == Pattern::Noise
+                && channel.track.open.as_ref().is_some_and(|open| open.pattern == Pattern::Spike)
+        });
+        let chain = channel.track.open.as_ref().map(|open| open.chain);
         match channel.track.step(time, ratio, if patient { ON_DELAY } else { 0.0 }) {
-            Step::Stay => {}
-            Step::Rise => {
+            Step::Stay if !other => {}
+            Step::Stay | Step::Rise => {
                 if let Some(suspicion) = suspicion {
-                    let part = (index, 1.0);
                     let note = announce::Note {
                         fault: Fault::Sensor,
                         pattern: suspicion.pattern,
@@ -496,9 +506,9 @@ impl AssetWatch {
                         ratio,
                         since: channel.track.above.unwrap_or(time),
                         time,
-                        evidence: vec![self.evidence(part.0, part.1)],
+                        evidence: vec![self.evidence(index, 1.0)],
                     };
-                    let open = ctx.announce(&self.id, self.criticality, note, None);
+                    let open = ctx.announce(&self.id, self.criticality, note, chain);
                     self.channels[index].track.open = open;
                 }
             }
@@ -584,7 +594,7 @@ impl AssetWatch {
             evidence =
                 by_sensor.iter().take(3).map(|(i, r)| self.evidence(*i, r / total)).collect();
         }
-        let far = evidence.iter().any(|e| e.sigma.abs() > 3.0);
+        let far = parts.iter().any(|part| part.far > 3.0);
         let onset = self.onset.unwrap_or(time);
         let pattern = match shared {
             Some(pattern) => pattern,
@@ -598,6 +608,10 @@ impl AssetWatch {
             detectors.push(score(pattern.as_str(), ratio));
         }
         detectors.push(score("multivariate", self.cloud.last_ratio()));
+        if let Some(single) = self.cloud.single(&self.row) {
+            detectors.push(score("pca-t2", single.t2));
+            detectors.push(score("pca-spe", single.spe));
+        }
         let robust = evidence.iter().map(|e| e.sigma.abs()).fold(0.0, f64::max);
         detectors.push(score("robust", robust / ROBUST_LIMIT));
         let since = self.track.above.unwrap_or(time).min(onset);

@@ -25,6 +25,8 @@ mod limits;
 mod slow;
 mod state;
 mod tracks;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
