@@ -242,6 +242,7 @@ impl AssetWatch {
         self.trusted.clear();
         self.suspicions.clear();
         let holding = self.running.is_holding();
+        let mut any_new = false;
         self.slow = None;
         if let [only] = self.channels.as_mut_slice()
             && only.new_value
@@ -265,11 +266,17 @@ impl AssetWatch {
             channel.suspicion = suspicion;
             let broken = channel.track.open.as_ref().is_some_and(|open| is_broken(open.pattern));
             let usable = !dead && !broken && !channel.value.is_nan();
-            self.row.push(if usable { channel.value } else { f64::NAN });
+            // A failed poll says nothing: the value before it must not weigh once more.
+            let answered = channel.good_at >= channel.time;
+            self.row.push(if usable && answered { channel.value } else { f64::NAN });
+            any_new |= channel.new_value;
             // What a suspected sensor says stays evidence, though not the machine's.
             self.active.push(usable);
             self.trusted.push(usable && channel.track.open.is_none());
             self.suspicions.push(suspicion);
+        }
+        if !any_new {
+            return;
         }
         let step = self.cloud.advance(time, &self.row);
         if self.phase != Phase::Armed {

@@ -24,9 +24,9 @@ mod cloud;
 mod limits;
 mod slow;
 mod state;
-mod tracks;
 #[cfg(test)]
 mod tests;
+mod tracks;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
