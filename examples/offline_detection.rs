@@ -71,33 +71,30 @@ fn main() -> Result<(), Box<dyn Error>> {
         let mut out = Outbox::new(now, &mut ids, None);
         detection.on_readings(now, &readings, false, &mut out)?;
         for event in out.events {
-            match event.body {
-                Body::PhaseChanged { phase, .. } => println!("{second:>6} s  {phase:?}"),
-                Body::AnomalyDetected(anomaly) => {
-                    println!(
-                        "{second:>6} s  {:?} fault, {}, score {:.3}, {}",
-                        anomaly.fault,
-                        anomaly.pattern.as_str(),
-                        anomaly.score,
-                        anomaly.severity
-                    );
-                    for e in &anomaly.evidence {
-                        println!(
-                            "          {:<12} {:>9.3} instead of {:>9.3} ({:+.1} sigma, {:.0} % of it)",
-                            e.tag.as_str(),
-                            e.value,
-                            e.expected,
-                            e.sigma,
-                            100.0 * e.contribution
-                        );
-                    }
-                }
-                Body::AnomalyEnded { .. } => println!("{second:>6} s  over"),
-                _ => {}
-            }
+            tell(second, &event.body);
         }
     }
     Ok(())
+}
+
+/// One line for what happened, and three for why.
+fn tell(second: u32, body: &Body) {
+    if let Body::PhaseChanged { phase, .. } = body {
+        println!("{second:>6} s  {phase:?}");
+    } else if let Body::AnomalyDetected(anomaly) = body {
+        let (fault, pattern) = (anomaly.fault, anomaly.pattern.as_str());
+        let (score, severity) = (anomaly.score, anomaly.severity);
+        println!("{second:>6} s  {fault:?} fault, {pattern}, score {score:.3}, {severity}");
+        for e in &anomaly.evidence {
+            let (tag, part) = (e.tag.as_str(), 100.0 * e.contribution);
+            println!(
+                "          {tag:<12} {:>9.3} instead of {:>9.3} ({:+.1} sigma, {part:.0} % of it)",
+                e.value, e.expected, e.sigma
+            );
+        }
+    } else if let Body::AnomalyEnded { .. } = body {
+        println!("{second:>6} s  over");
+    }
 }
 
 /// Names of the columns, and rows with their missing cells.

@@ -98,8 +98,9 @@ impl Cholesky {
         for i in (0..self.size).rev() {
             let value = vector[i] / self.lower[i * (i + 1) / 2 + i];
             vector[i] = value;
-            for k in 0..i {
-                vector[k] -= self.lower[i * (i + 1) / 2 + k] * value;
+            let row = &self.lower[i * (i + 1) / 2..];
+            for (entry, lower) in vector[..i].iter_mut().zip(row) {
+                *entry -= lower * value;
             }
         }
     }

@@ -156,7 +156,7 @@ impl Scatter {
 }
 
 /// Values before the present one whose median a spike is measured from.
-const SPIKE_WINDOW: usize = 5;
+const SPIKE_WINDOW: u8 = 5;
 /// A spike must be this many times as far out as anything learnt …
 const SPIKE_MARGIN: f64 = 2.0;
 /// … and this many times the usual distance: one normal value in 500 million.
@@ -168,7 +168,7 @@ const SPIKE_LEAST: f64 = 6.0;
 /// IEEE Trans. Control Systems Tech. 10(1), 2002.
 #[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
 pub struct Spikes {
-    window: [f64; SPIKE_WINDOW],
+    window: [f64; SPIKE_WINDOW as usize],
     filled: u8,
     next: u8,
     squares: f64,
@@ -183,15 +183,15 @@ pub struct Spikes {
 impl Spikes {
     /// Distance of a value from the median of those before it; takes the value in.
     fn advance(&mut self, value: f64) -> Option<(f64, f64)> {
-        let full = usize::from(self.filled) == SPIKE_WINDOW;
+        let full = self.filled == SPIKE_WINDOW;
         let middle = full.then(|| {
             let mut sorted = self.window;
             sorted.sort_unstable_by(f64::total_cmp);
-            sorted[SPIKE_WINDOW / 2]
+            sorted[usize::from(SPIKE_WINDOW / 2)]
         });
         self.window[usize::from(self.next)] = value;
-        self.next = (self.next + 1) % SPIKE_WINDOW as u8;
-        self.filled = (self.filled + 1).min(SPIKE_WINDOW as u8);
+        self.next = (self.next + 1) % SPIKE_WINDOW;
+        self.filled = (self.filled + 1).min(SPIKE_WINDOW);
         middle.map(|middle| (middle, (value - middle).abs()))
     }
 

@@ -141,9 +141,8 @@ impl Rig {
         self.events
             .iter()
             .filter(|event| event.cause.is_none())
-            .filter_map(|event| match &event.body {
-                Body::AnomalyDetected(anomaly) => Some(anomaly),
-                _ => None,
+            .filter_map(|event| {
+                if let Body::AnomalyDetected(anomaly) = &event.body { Some(anomaly) } else { None }
             })
             .collect()
     }
