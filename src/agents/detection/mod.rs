@@ -527,11 +527,30 @@ impl Stage for Detection {
         setting: &Setting,
         out: &mut Outbox<'_>,
     ) -> Result<(), StageError> {
-        self.close_leftovers(now, out);
         let learn = Learn::Seconds(setting.config.detection.learn.as_secs_f64());
+        self.take_plant(now, Arc::clone(&setting.plant), learn, out);
+        Ok(())
+    }
+
+    fn snapshot(&self) -> Option<Vec<u8>> {
+        let saved: Vec<SavedAsset> = self.assets.iter().map(Self::save).collect();
+        let mut bytes = vec![SNAPSHOT_VERSION];
+        bytes.extend(postcard::to_allocvec(&saved).expect("plain data has a postcard form"));
+        Some(bytes)
+    }
+}
+
+impl Detection {
+    fn limits_mut(&mut self, key: TagKey) -> Option<&mut LimitWatch> {
+        self.slots.get_mut(key.0 as usize)?.as_mut()?.limits.as_deref_mut()
+    }
+
+    /// Lays out anew for other assets and tags, keeping what is about unchanged ones.
+    fn take_plant(&mut self, now: Now, plant: Arc<Plant>, learn: Learn, out: &mut Outbox<'_>) {
+        self.close_leftovers(now, out);
         let old_slots = std::mem::take(&mut self.slots);
         let old_assets = std::mem::take(&mut self.assets);
-        let old_plant = std::mem::replace(&mut self.plant, Arc::clone(&setting.plant));
+        let old_plant = std::mem::replace(&mut self.plant, plant);
         self.learn = learn;
         self.lay_out();
         let path_of = |index: usize| {
@@ -569,14 +588,6 @@ impl Stage for Detection {
         }
         self.renew_deadline();
         self.remember_ended(out);
-        Ok(())
-    }
-
-    fn snapshot(&self) -> Option<Vec<u8>> {
-        let saved: Vec<SavedAsset> = self.assets.iter().map(Self::save).collect();
-        let mut bytes = vec![SNAPSHOT_VERSION];
-        bytes.extend(postcard::to_allocvec(&saved).expect("plain data has a postcard form"));
-        Some(bytes)
     }
 }
 
@@ -587,10 +598,4 @@ fn same_meaning(a: &channel::Channel, b: &channel::Channel) -> bool {
         && a.tag.scale.total_cmp(&b.tag.scale).is_eq()
         && a.tag.offset.total_cmp(&b.tag.offset).is_eq()
         && a.tag.quantity == b.tag.quantity
-}
-
-impl Detection {
-    fn limits_mut(&mut self, key: TagKey) -> Option<&mut LimitWatch> {
-        self.slots.get_mut(key.0 as usize)?.as_mut()?.limits.as_deref_mut()
-    }
 }

@@ -128,6 +128,12 @@ impl Rig {
         self.stage.restore(self.now(), Saved { records: &open, snapshot }).unwrap();
     }
 
+    fn configure(&mut self, tags: &[Tag]) {
+        let plant = Arc::new(Plant::new([asset()], tags.to_vec()));
+        let learn = self.stage.learn;
+        self.call(|stage, now, out| stage.take_plant(now, plant, learn, out));
+    }
+
     fn command(&mut self, verb: Verb) -> Option<CommandResult> {
         let command = Command { by: "mia".to_owned(), verb };
         self.call(|stage, now, out| stage.on_command(now, &command, out))
@@ -584,4 +590,21 @@ fn alarms_of_what_is_gone_are_closed_by_the_configuration() {
     assert_eq!(rig.take(), ["alarm-cleared"]);
     assert_eq!(rig.alarm().closed_by.as_deref(), Some("configuration"));
     assert!(rig.records.values().all(|record| !record.open));
+}
+
+#[test]
+fn a_new_configuration_keeps_what_did_not_change() {
+    let (mut rig, mut plant) = learnt(31);
+    let mut changed = plain();
+    changed[0].limits.high = Some(0.1);
+    rig.configure(&changed);
+    assert_eq!(rig.stage.phase(&asset().id), Some(Phase::Armed), "a limit is no new meaning");
+    rig.step(&plant.row());
+    assert_eq!(rig.take(), ["alarm-raised"]);
+    changed[1].unit = "°F".to_owned();
+    changed[0].limits.high = None;
+    rig.configure(&changed);
+    assert_eq!(rig.stage.phase(&asset().id), Some(Phase::Learning), "another unit is");
+    assert_eq!(rig.take(), ["alarm-cleared"]);
+    assert_eq!(rig.alarm().closed_by.as_deref(), Some("configuration"));
 }
