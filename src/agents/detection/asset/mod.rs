@@ -8,10 +8,13 @@
 //! **Phases.** *Learning* until `[detection] learn` of running time is seen; *provisional* while
 //! what was learnt is little (limits are wider then) or still moved; *armed* otherwise.
 
+mod explain;
+mod learning;
+
 use std::sync::Arc;
 
 use super::channel::{Channel, Suspicion};
-use super::cloud::{Cloud, Weakness};
+use super::cloud::Cloud;
 use super::slow::REST;
 use super::state::Running;
 use super::tracks::{ON_DELAY, Open, RELEASE, Step, Track};
@@ -294,91 +297,6 @@ impl AssetWatch {
         }
     }
 
-    fn learn_row(&mut self, time: f64, step: f64, ctx: &mut Context<'_, '_>) {
-        let suspicious = self.phase == Phase::Provisional && self.latest.ratio > OTHERS_WELL;
-        if suspicious || self.running.is_holding() {
-            return;
-        }
-        self.cloud.keep(time, &self.row);
-        let usual = self.fastest.max(f64::MIN_POSITIVE);
-        self.learnt += step.min(GAP_STEPS * usual);
-        let complete = match self.learn {
-            Learn::Seconds(seconds) => self.learnt >= seconds,
-            Learn::Rows(rows) => self.cloud.rows() >= f64::from(rows),
-        };
-        if self.phase == Phase::Learning {
-            if complete && self.cloud.rows() >= super::cloud::ROWS_LEAST as f64 {
-                self.fit(ctx);
-            } else {
-                self.say_gaps(time, ctx);
-            }
-        } else if self.cloud.rows() >= RENEW_GROWTH * self.fitted_rows {
-            self.fit(ctx);
-        }
-    }
-
-    /// Learns from what was kept, and says where that leads.
-    fn fit(&mut self, ctx: &mut Context<'_, '_>) {
-        let weaknesses = self.cloud.fit();
-        self.fitted_rows = self.cloud.rows();
-        let prolonged = match self.learn {
-            Learn::Seconds(seconds) => self.learnt >= PROLONG * seconds,
-            Learn::Rows(_) => true,
-        };
-        let mut reasons = Vec::new();
-        let mut short = false;
-        for weakness in &weaknesses {
-            match weakness {
-                Weakness::Constant => reasons.push("no tag has moved so far".to_owned()),
-                Weakness::Short => {
-                    short = true;
-                    reasons.push("little was learnt so far, limits are wider".to_owned());
-                }
-                Weakness::Trending(columns) if !prolonged => {
-                    let names: Vec<&str> =
-                        columns.iter().map(|i| self.channels[*i].tag.path.tag.as_str()).collect();
-                    reasons.push(format!("still moving in one direction: {}", names.join(", ")));
-                }
-                Weakness::Trending(_) => {}
-            }
-        }
-        if self.phase == Phase::Learning {
-            for channel in &mut self.channels {
-                channel.arm();
-            }
-        }
-        let recording = matches!(self.learn, Learn::Rows(_));
-        let phase = if !self.cloud.is_fitted() {
-            Phase::Learning
-        } else if reasons.is_empty() || recording && !short {
-            Phase::Armed
-        } else {
-            Phase::Provisional
-        };
-        if phase == Phase::Learning {
-            // Nothing moved: the same time again, with what is there.
-            self.learnt = 0.0;
-        }
-        if phase == Phase::Armed {
-            self.cloud.settle();
-        }
-        if phase != self.phase || phase == Phase::Learning {
-            self.phase = phase;
-            ctx.phase_changed(&self.id, phase, reasons);
-        }
-    }
-
-    fn say_gaps(&mut self, time: f64, ctx: &mut Context<'_, '_>) {
-        let Learn::Seconds(seconds) = self.learn else { return };
-        let passed = time - self.began;
-        if !self.said_gaps && passed > seconds && self.learnt < (1.0 - GAPS_MAX) * passed {
-            self.said_gaps = true;
-            let share = 100.0 * (1.0 - self.learnt / passed);
-            let reason = format!("{share:.0} % of the learning time has no good values or no run");
-            ctx.phase_changed(&self.id, Phase::Learning, vec![reason]);
-        }
-    }
-
     /// Weighs the row's evidence and moves the departures on.
     fn decide(&mut self, time: f64, step: f64, ctx: &mut Context<'_, '_>) {
         let ratio = self.cloud.ratio(&self.active, 0);
@@ -549,24 +467,6 @@ impl AssetWatch {
         self.track.open = ctx.announce(&self.id, self.criticality, note, None);
     }
 
-    /// The channel whose sensor is to blame: it has departed alone while its company is well, no
-    /// person has said that a failure of the machine would show just there, and either it stepped
-    /// as no machine does, or the others foretell it well and deny it. A slow departure of a tag
-    /// that goes its own way is the machine's until somebody has looked.
-    fn lone(&self, time: f64, shared: Option<Pattern>) -> Option<usize> {
-        if shared.is_some() || self.cloud.taking_part() < COMPANY {
-            return None;
-        }
-        let index = self.cloud.parts().first()?.column;
-        let channel = &self.channels[index];
-        if channel.has_failure_limit() || self.cloud.ratio_without(index)? >= OTHERS_WELL {
-            return None;
-        }
-        let abrupt = time - channel.stepped_at < STEP_MEMORY;
-        let denied = self.cloud.foretold(index).is_some_and(|share| share > FORETOLD);
-        (abrupt || denied).then_some(index)
-    }
-
     fn tell_again(
         &mut self,
         time: f64,
@@ -581,60 +481,6 @@ impl AssetWatch {
         let note = self.note(time, ratio, Fault::Machine, shared);
         let chain = self.track.open.as_ref().map(|open| open.chain);
         self.track.open = ctx.announce(&self.id, self.criticality, note, chain);
-    }
-
-    /// What is to be said of the machine's departure.
-    fn note(&self, time: f64, ratio: f64, fault: Fault, shared: Option<Pattern>) -> announce::Note {
-        let parts = self.cloud.parts();
-        let mut evidence: Vec<Evidence> =
-            parts.iter().take(3).map(|part| self.evidence(part.column, part.share)).collect();
-        if let Some(pattern) = shared {
-            // What the suspicious sensors say leads.
-            let mut by_sensor: Vec<(usize, f64)> = self
-                .suspicions
-                .iter()
-                .enumerate()
-                .filter_map(|(i, s)| s.filter(|s| s.pattern == pattern).map(|s| (i, s.ratio)))
-                .collect();
-            by_sensor.sort_by(|a, b| b.1.total_cmp(&a.1));
-            let total: f64 = by_sensor.iter().map(|(_, ratio)| ratio).sum();
-            evidence =
-                by_sensor.iter().take(3).map(|(i, r)| self.evidence(*i, r / total)).collect();
-        }
-        let far = parts.iter().any(|part| part.far > 3.0);
-        let onset = self.onset.unwrap_or(time);
-        let pattern = match shared {
-            Some(pattern) => pattern,
-            None if !far => Pattern::Shape,
-            None if time - onset > DRIFT_TIME => Pattern::Drift,
-            None if fault == Fault::Sensor => Pattern::Offset,
-            None => Pattern::Level,
-        };
-        let mut detectors = Vec::new();
-        if let Some(pattern) = shared {
-            detectors.push(score(pattern.as_str(), ratio));
-        }
-        detectors.push(score("multivariate", self.cloud.last_ratio()));
-        if let Some(single) = self.cloud.single(&self.row) {
-            detectors.push(score("pca-t2", single.t2));
-            detectors.push(score("pca-spe", single.spe));
-        }
-        let robust = evidence.iter().map(|e| e.sigma.abs()).fold(0.0, f64::max);
-        detectors.push(score("robust", robust / ROBUST_LIMIT));
-        let since = self.track.above.unwrap_or(time).min(onset);
-        announce::Note { fault, pattern, detectors, ratio, since, time, evidence }
-    }
-
-    fn evidence(&self, index: usize, contribution: f64) -> Evidence {
-        let channel = &self.channels[index];
-        let (expected, sigma) = self.cloud.expected(index).unwrap_or((channel.value, 0.0));
-        Evidence {
-            tag: channel.tag.path.tag.clone(),
-            value: channel.value,
-            expected,
-            sigma,
-            contribution,
-        }
     }
 
     /// Looks for tags that went silent while their source still speaks. `alive` says whether the
