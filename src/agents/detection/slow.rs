@@ -2,8 +2,8 @@
 //! smooth. Three statistics of the one series, each calibrated on its own past, are combined: the
 //! residual to this time of the day, its half-hour mean, and scatter now against scatter usually.
 //!
-//! Their surprises (−ln p) are averaged: a sum of calibrated tails transfers to series never seen
-//! before, where any single threshold does not (measured: `docs/detection.md`).
+//! Their surprises (−ln p) are averaged, so that one statistic alone must be very strange. Limit and
+//! rest were chosen with public files in view and are sensitive there: see `docs/detection.md`.
 
 use serde::{Deserialize, Serialize};
 
