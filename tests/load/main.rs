@@ -15,7 +15,7 @@ mod plant;
 mod process;
 
 use std::fs;
-use std::io::{BufRead, BufReader};
+use std::net::TcpStream;
 use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
 use std::sync::Arc;
@@ -171,23 +171,22 @@ fn start_mosquitto(dir: &Path) -> (std::process::Child, u16) {
         let file = dir.join("mosquitto.conf");
         let text = format!(
             "listener {port} 127.0.0.1\nallow_anonymous true\nmax_queued_messages 0\n\
-             max_inflight_messages 0\nlog_dest stdout\n"
+             max_inflight_messages 0\nlog_type none\n"
         );
         fs::write(&file, text).expect("the broker's configuration can be written");
         let mut child = Command::new("mosquitto")
             .arg("-c")
             .arg(&file)
-            .stdout(Stdio::piped())
+            .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()
             .expect("mosquitto starts");
-        let lines = BufReader::new(child.stdout.take().expect("stdout is piped")).lines();
-        for line in lines.map_while(Result::ok) {
-            if line.contains("running") {
+        while matches!(child.try_wait(), Ok(None)) {
+            if TcpStream::connect(("127.0.0.1", port)).is_ok() {
                 return (child, port);
             }
+            plant::pause(Duration::from_millis(20));
         }
-        child.wait().ok();
     }
     unreachable!("twenty free ports in a row were taken by others")
 }

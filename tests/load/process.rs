@@ -70,24 +70,26 @@ impl Daemon {
 
 #[derive(Clone, Copy)]
 struct Counters {
-    ticks: u64,
+    on_core_ns: u64,
     written: u64,
     rss_kib: u64,
     at: Instant,
 }
 
 fn counters(pid: u32) -> Counters {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).expect("the process is there");
-    let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or("").split_whitespace().collect();
-    let number = |index: usize| fields[index].parse::<u64>().unwrap_or(0);
     let find = |file: &str, key: &str| {
         let text = fs::read_to_string(format!("/proc/{pid}/{file}")).unwrap_or_default();
         let line = text.lines().find(|line| line.starts_with(key)).unwrap_or("");
         line.split_whitespace().nth(1).and_then(|word| word.parse().ok()).unwrap_or(0)
     };
+    // Nanoseconds on a core, per thread: the ticks of /proc/PID/stat are too coarse for a poller.
+    let threads = fs::read_dir(format!("/proc/{pid}/task")).expect("the process is there");
+    let on_core = threads.flatten().filter_map(|thread| {
+        let text = fs::read_to_string(thread.path().join("schedstat")).ok()?;
+        text.split_whitespace().next()?.parse::<u64>().ok()
+    });
     Counters {
-        // utime and stime, fields 14 and 15 of proc(5), counted after the closing bracket.
-        ticks: number(11) + number(12),
+        on_core_ns: on_core.sum(),
         written: find("io", "write_bytes:"),
         rss_kib: find("status", "VmRSS:"),
         at: Instant::now(),
@@ -106,9 +108,8 @@ pub(crate) fn measure(pid: u32, warm_up: Duration, span: Duration) -> Usage {
         rss = rss.max(last.rss_kib);
     }
     let seconds = (last.at - first.at).as_secs_f64();
-    let ticks_per_second = rustix::param::clock_ticks_per_second() as f64;
     Usage {
-        cpu: (last.ticks - first.ticks) as f64 / ticks_per_second / seconds,
+        cpu: last.on_core_ns.saturating_sub(first.on_core_ns) as f64 / 1e9 / seconds,
         rss_mib: rss as f64 / 1024.0,
         written_per_second: (last.written - first.written) as f64 / seconds,
     }
@@ -177,7 +178,7 @@ pub(crate) fn fill_ring(data: &Path, bytes: u64) {
         }
         ring.commit().expect("the ring commits");
         let size = fs::metadata(data.join("ring.db")).map_or(0, |found| found.len());
-        if size * 10 > bytes * 7 || arrival > 20_000_000 {
+        if size * 10 > bytes * 7 || arrival > 8_000_000 {
             return;
         }
     }
