@@ -12,7 +12,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::clock::Clock;
-use super::engine::Engine;
+use super::engine::{Engine, Start};
 use super::engine_thread::{self, Fatal, Outlets};
 use super::jobs::Jobs;
 use super::parts::{
@@ -199,7 +199,8 @@ impl Daemon {
         let lock =
             DirLock::take(&dir).map_err(|source| DaemonError::Lock { dir: dir.clone(), source })?;
         let now = clock.now();
-        let Opened { state, ring, setting, epoch, reports } = open(&config, now)?;
+        let Opened { state, ring, setting, epoch, fresh, reports } = open(&config, now)?;
+        let start = Start { ring_last: ring.last_arrival(), fresh };
         let history = RingReader::open(&dir).map_err(|source| DaemonError::Store {
             file: "ring.db",
             dir: dir.clone(),
@@ -209,9 +210,8 @@ impl Daemon {
         let mut watched = Watch::new(clock.clone());
         let (handle, inputs) = EngineHandle::channel();
         let seed = fastrand::u64(..);
-        let engine =
-            Engine::start(setting.clone(), state, &stages(), ring.last_arrival(), seed, now)
-                .map_err(DaemonError::Engine)?;
+        let engine = Engine::start(setting.clone(), state, &stages(), start, seed, now)
+            .map_err(DaemonError::Engine)?;
         let journal = engine.last_row();
         let (ring, ring_thread) =
             RingThread::start(ring, config.store.commit_every, ring_reports(handle.clone()))
@@ -468,6 +468,7 @@ struct Opened {
     ring: RingDb,
     setting: Setting,
     epoch: u64,
+    fresh: bool,
     reports: Vec<ConditionReport>,
 }
 
@@ -478,10 +479,12 @@ fn open(config: &Arc<Config>, now: Now) -> Result<Opened, DaemonError> {
     let state_bytes = config.store.max_disk / STATE_SHARE;
     let (mut state, state_found) =
         StateDb::open(dir, state_bytes, &boot).map_err(failed("state.db"))?;
-    let (ring, ring_found) =
+    let (mut ring, ring_found) =
         RingDb::open(dir, config.store.max_disk - state_bytes, &boot).map_err(failed("ring.db"))?;
     let paths: Vec<_> = config.tags().map(|(_, tag, _)| tag.path.clone()).collect();
     let keys = state.tag_keys(&paths).map_err(failed("state.db"))?;
+    // A lost state.db gets its numbers back from the ring.
+    ring.name_tags(&keys).map_err(failed("ring.db"))?;
     let setting = Setting { plant: Arc::new(config.plant(&keys)), config: config.clone() };
     let mut reports = Vec::new();
     for (file, found) in [("state.db", &state_found), ("ring.db", &ring_found)] {
@@ -499,5 +502,5 @@ fn open(config: &Arc<Config>, now: Now) -> Result<Opened, DaemonError> {
             });
         }
     }
-    Ok(Opened { state, ring, setting, epoch: state_found.epoch, reports })
+    Ok(Opened { state, ring, setting, epoch: state_found.epoch, fresh: state_found.fresh, reports })
 }

@@ -64,6 +64,15 @@ pub struct Factories {
     pub others: Vec<fn(&Setting) -> Box<dyn Stage>>,
 }
 
+/// What the engine finds at a start.
+#[derive(Debug, Clone, Copy)]
+pub struct Start {
+    /// Last arrival number in the ring.
+    pub ring_last: Arrival,
+    /// Whether `state.db` was made anew: the ring's readings were then judged by an earlier one.
+    pub fresh: bool,
+}
+
 /// What a commit sets free.
 #[derive(Debug, Default)]
 pub struct Released {
@@ -122,7 +131,7 @@ impl Engine {
     /// Makes the stages and hands back to them what an earlier run left behind. The caller then
     /// feeds [`Self::replay`] and carries out [`Self::unfinished`].
     ///
-    /// `ring_last` is the last arrival number in the ring; `seed` makes ids.
+    /// `seed` makes ids.
     ///
     /// # Errors
     /// When the store cannot be read, or a stage cannot read its records.
@@ -130,13 +139,16 @@ impl Engine {
         setting: Setting,
         store: StateDb,
         factories: &Factories,
-        ring_last: Arrival,
+        start: Start,
         seed: u64,
         now: Now,
     ) -> Result<Self, StartError> {
         let records = store.open_records().map_err(StartError::Store)?;
         let sequences = store.sequences().map_err(StartError::Store)?;
-        let seen = store.seen().map_err(StartError::Store)?;
+        let seen = match start.fresh {
+            true => start.ring_last,
+            false => store.seen().map_err(StartError::Store)?,
+        };
         let mut slots = slot::make(&setting, factories);
         for slot in &mut slots {
             if let Some(stamped) = store.snapshot(slot.name.as_str()).map_err(StartError::Store)? {
@@ -171,7 +183,7 @@ impl Engine {
             ids: IdSource::new(seed),
             slots,
             pending: Pending::new(sequences),
-            next_arrival: seen.0.max(ring_last.0) + 1,
+            next_arrival: seen.0.max(start.ring_last.0) + 1,
             seen,
             outgoing: VecDeque::new(),
             judged: Vec::new(),

@@ -134,8 +134,12 @@ fn setting() -> (Setting, BTreeMap<crate::domain::ids::TagPath, crate::domain::i
     (Setting { plant: Arc::new(config.plant(&keys)), config: Arc::new(config) }, keys)
 }
 
+fn start(ring_last: u64) -> Start {
+    Start { ring_last: Arrival(ring_last), fresh: false }
+}
+
 fn engine(store: StateDb) -> Engine {
-    Engine::start(setting().0, store, &factories(), Arrival(0), 1, now(0)).unwrap()
+    Engine::start(setting().0, store, &factories(), start(0), 1, now(0)).unwrap()
 }
 
 fn report(engine: &mut Engine, at: u64, subject: &str) {
@@ -229,7 +233,7 @@ fn after_a_start_unseen_readings_are_judged_and_known_ones_only_learnt_from() {
     let (setting, keys) = setting();
     let key = *keys.values().next().unwrap();
     let mut first =
-        Engine::start(setting.clone(), open(), &factories(), Arrival(0), 1, now(0)).unwrap();
+        Engine::start(setting.clone(), open(), &factories(), start(0), 1, now(0)).unwrap();
     let mut ring = Vec::new();
     for at in 1..=5 {
         let raw = RawReading {
@@ -250,7 +254,7 @@ fn after_a_start_unseen_readings_are_judged_and_known_ones_only_learnt_from() {
     assert_eq!(ring.last().unwrap().arrival, Arrival(5));
     drop(first);
 
-    let mut second = Engine::start(setting, open(), &factories(), Arrival(5), 2, now(0)).unwrap();
+    let mut second = Engine::start(setting, open(), &factories(), start(5), 2, now(0)).unwrap();
     assert_eq!(second.seen(), Arrival(3));
     assert_eq!(second.replay_from(), Arrival(0));
     second.replay(now(1), &ring);

@@ -21,7 +21,7 @@ use wheeltap::domain::record::RecordKind;
 use wheeltap::domain::time::{Now, Timestamp};
 use wheeltap::domain::work_order::{Completion, Outcome, WorkOrder};
 use wheeltap::port::{Input, Lane};
-use wheeltap::runtime::engine::{Engine, Released};
+use wheeltap::runtime::engine::{Engine, Released, Start};
 use wheeltap::runtime::stages;
 use wheeltap::store::BootInfo;
 use wheeltap::store::StateReader;
@@ -85,7 +85,8 @@ pub(super) struct World {
     disk_full: bool,
     jobs: Vec<(Duration, EventId, JobSpec)>,
     deliveries: Vec<(Duration, EventId)>,
-    answers: Vec<(oneshot::Receiver<CommandResult>, Verb)>,
+    /// Commands under way, and whether the store took commits when they were given.
+    answers: Vec<(oneshot::Receiver<CommandResult>, Verb, bool)>,
     /// Every committed event.
     pub(super) committed: BTreeSet<EventId>,
     stories: BTreeMap<EventId, Story>,
@@ -159,7 +160,7 @@ impl World {
             mono: now.mono,
             trusted: now.trusted,
         };
-        let (mut state, _) =
+        let (mut state, opened) =
             StateDb::open(&self.data(), MAX_DISK / 4, &boot).expect("state.db opens");
         let (ring, _) = RingDb::open(&self.data(), MAX_DISK / 2, &boot).expect("ring.db opens");
         let config = config::parse(&self.setting_text, Path::new("plant.toml"), &BTreeMap::new())
@@ -169,8 +170,9 @@ impl World {
         let setting = Setting { plant: Arc::new(config.plant(&keys)), config: Arc::new(config) };
         let last = ring.last_arrival();
         assert!(last >= self.durable, "readings that were durable are gone: {last:?}");
+        let start = Start { ring_last: last, fresh: opened.fresh };
         let seed = self.rng.u64(..);
-        let mut engine = Engine::start(setting, state, &stages(), last, seed, now)
+        let mut engine = Engine::start(setting, state, &stages(), start, seed, now)
             .expect("the engine takes up where it left off");
         engine.settle(now);
         let mut from = engine.replay_from();
@@ -387,11 +389,12 @@ impl World {
             }
             _ => Verb::Acknowledge { alarm: id },
         };
+        let durable = self.engine().status().durable;
         let (reply, answer) = oneshot::channel();
         let command = Command { by: "somebody".to_owned(), verb: verb.clone() };
         let now = self.now();
         self.engine_mut().turn(now, Input::Command { command, reply });
-        self.answers.push((answer, verb));
+        self.answers.push((answer, verb, durable));
     }
 
     fn commit_when_due(&mut self) {
@@ -415,16 +418,18 @@ impl World {
                 }
             }
         }
-        for (mut answer, verb) in std::mem::take(&mut self.answers) {
+        for (mut answer, verb, durable) in std::mem::take(&mut self.answers) {
             match answer.try_recv() {
                 Ok(Ok(_)) => {
                     if let Verb::Decide { decision, .. } = verb {
                         self.questions.remove(&decision);
                     }
                 }
-                Ok(Err(Refusal::Unavailable(_))) => assert!(self.disk_full),
+                Ok(Err(Refusal::Unavailable(why))) => assert!(!durable, "refused: {why}"),
                 Ok(Err(_)) => {}
-                Err(oneshot::error::TryRecvError::Empty) => self.answers.push((answer, verb)),
+                Err(oneshot::error::TryRecvError::Empty) => {
+                    self.answers.push((answer, verb, durable));
+                }
                 Err(oneshot::error::TryRecvError::Closed) => panic!("a command got no answer"),
             }
         }
