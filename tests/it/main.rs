@@ -10,6 +10,7 @@
 mod plant_sim;
 mod support;
 
+mod kill;
 mod modbus;
 mod mqtt_source;
 mod simulate;
