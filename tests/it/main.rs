@@ -10,8 +10,10 @@
 mod plant_sim;
 mod support;
 
+mod bad_input;
 mod kill;
 mod modbus;
 mod mqtt_source;
+mod shutdown;
 mod simulate;
 mod tidy;
