@@ -53,13 +53,39 @@ impl Tail {
         Some(Self { threshold, scale: mean * (1.0 - shape), shape, share: n / values.len() as f64 })
     }
 
+    /// The same with shape 0, which needs only a mean: for few values. `None` when nothing lies
+    /// beyond the quantile or values there do not differ. Reorders `values`.
+    #[must_use]
+    pub fn exponential(values: &mut [f64], quantile: f64) -> Option<Self> {
+        values.sort_unstable_by(f64::total_cmp);
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "between 0 and the length"
+        )]
+        let cut = (quantile.clamp(0.0, 1.0) * values.len() as f64) as usize;
+        let beyond = values.get(cut..).filter(|beyond| !beyond.is_empty() && cut > 0)?;
+        let threshold = values[cut - 1];
+        let n = beyond.len() as f64;
+        let mean = beyond.iter().map(|v| v - threshold).sum::<f64>() / n;
+        // A tail narrower than a thousandth of where it begins is rounding.
+        let scale = mean.max(1e-3 * threshold.abs());
+        (scale > 0.0).then_some(Self {
+            threshold,
+            scale,
+            shape: 0.0,
+            share: n / values.len() as f64,
+        })
+    }
+
     /// Surprise of a value: −ln P(statistic ≥ value); grows for ever. Below the threshold linear
     /// up to the surprise there.
     #[must_use]
     pub fn surprise(&self, value: f64) -> f64 {
         let base = -self.share.ln();
         if value <= self.threshold {
-            return base * (value / self.threshold).clamp(0.0, 1.0);
+            let part = if self.threshold > 0.0 { value / self.threshold } else { 0.0 };
+            return base * part.clamp(0.0, 1.0);
         }
         let excess = (value - self.threshold) / self.scale;
         base + if self.shape > 1e-6 { (self.shape * excess).ln_1p() / self.shape } else { excess }

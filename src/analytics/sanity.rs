@@ -63,8 +63,14 @@ impl RunLength {
         self.limit.is_some()
     }
 
+    /// Forgets the present run, not what was learnt.
+    pub const fn restart(&mut self) {
+        self.run = 0;
+    }
+
     fn count_run(&mut self, value: f64) {
-        let bits = value.to_bits();
+        // −0 is the same value as 0.
+        let bits = (value + 0.0).to_bits();
         self.run = if bits == self.last && self.run > 0 { self.run.saturating_add(1) } else { 1 };
         self.last = bits;
     }
@@ -94,11 +100,17 @@ const SCATTER_MARGIN: f64 = 2.25;
 /// freedom reaches 3 times its mean with probability 1e-5.
 const SCATTER_LEAST: f64 = 4.0;
 
+/// One difference counts at most this many times the limit in the mean, so that a lone spike, which
+/// makes three of them, is not taken for noise (10 effective differences).
+const SCATTER_CAP: f64 = 3.0;
+
 impl Scatter {
     fn advance(&mut self, step: f64, span: f64, value: f64) -> f64 {
         if let Some((last, before)) = self.last {
             let bend = value - 2.0 * last + before;
             let square = bend * bend / 6.0;
+            let square =
+                if self.limit > 0.0 { square.min(SCATTER_CAP * self.limit) } else { square };
             self.count += 1.0;
             // A plain mean at first, so that the start does not weigh on for long.
             let weight = ewma_weight(step, span).max(1.0 / self.count);
@@ -129,6 +141,12 @@ impl Scatter {
         if self.limit > 0.0 { mean / self.limit } else { 0.0 }
     }
 
+    /// Forgets the newest values, not what was learnt.
+    pub fn restart(&mut self) {
+        self.last = None;
+        self.mean = if self.count > 0.0 { self.total / self.count } else { 0.0 };
+    }
+
     /// The usual scatter in the unit of the values: their standard deviation when they are
     /// independent.
     #[must_use]
@@ -138,7 +156,7 @@ impl Scatter {
 }
 
 /// Values before the present one whose median a spike is measured from.
-const SPIKE_WINDOW: usize = 5;
+const SPIKE_WINDOW: u8 = 5;
 /// A spike must be this many times as far out as anything learnt …
 const SPIKE_MARGIN: f64 = 2.0;
 /// … and this many times the usual distance: one normal value in 500 million.
@@ -150,7 +168,7 @@ const SPIKE_LEAST: f64 = 6.0;
 /// IEEE Trans. Control Systems Tech. 10(1), 2002.
 #[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
 pub struct Spikes {
-    window: [f64; SPIKE_WINDOW],
+    window: [f64; SPIKE_WINDOW as usize],
     filled: u8,
     next: u8,
     squares: f64,
@@ -165,15 +183,15 @@ pub struct Spikes {
 impl Spikes {
     /// Distance of a value from the median of those before it; takes the value in.
     fn advance(&mut self, value: f64) -> Option<(f64, f64)> {
-        let full = usize::from(self.filled) == SPIKE_WINDOW;
+        let full = self.filled == SPIKE_WINDOW;
         let middle = full.then(|| {
             let mut sorted = self.window;
             sorted.sort_unstable_by(f64::total_cmp);
-            sorted[SPIKE_WINDOW / 2]
+            sorted[usize::from(SPIKE_WINDOW / 2)]
         });
         self.window[usize::from(self.next)] = value;
-        self.next = (self.next + 1) % SPIKE_WINDOW as u8;
-        self.filled = (self.filled + 1).min(SPIKE_WINDOW as u8);
+        self.next = (self.next + 1) % SPIKE_WINDOW;
+        self.filled = (self.filled + 1).min(SPIKE_WINDOW);
         middle.map(|middle| (middle, (value - middle).abs()))
     }
 
@@ -211,6 +229,14 @@ impl Spikes {
             self.waiting = Some((middle, far));
         }
         found
+    }
+
+    /// Forgets the newest values, not what was learnt.
+    pub const fn restart(&mut self) {
+        self.filled = 0;
+        self.next = 0;
+        self.waiting = None;
+        self.stepped = false;
     }
 
     /// Whether the value before the last one judged was as far out as a spike and stayed there: an

@@ -73,7 +73,7 @@ pub enum DaemonError {
         /// Where.
         dir: PathBuf,
         /// Why.
-        source: StoreError,
+        source: Box<StoreError>,
     },
     /// The engine could not take up where it left off.
     #[error("taking up where the last run left off")]
@@ -204,7 +204,7 @@ impl Daemon {
         let history = RingReader::open(&dir).map_err(|source| DaemonError::Store {
             file: "ring.db",
             dir: dir.clone(),
-            source,
+            source: Box::new(source),
         })?;
 
         let mut watched = Watch::new(clock.clone());
@@ -474,7 +474,9 @@ struct Opened {
 
 fn open(config: &Arc<Config>, now: Now) -> Result<Opened, DaemonError> {
     let dir = &config.gateway.data_dir;
-    let failed = |file| move |source| DaemonError::Store { file, dir: dir.clone(), source };
+    let failed = |file| {
+        move |source| DaemonError::Store { file, dir: dir.clone(), source: Box::new(source) }
+    };
     let boot = boot::current(now);
     let state_bytes = config.store.max_disk / STATE_SHARE;
     let (mut state, state_found) =

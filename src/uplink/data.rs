@@ -78,7 +78,7 @@ pub(crate) fn of(event: &Event) -> Value {
 }
 
 /// `data` of `gateway.online` and `gateway.offline`.
-pub(super) fn status(birth: &Birth, reason: Option<&str>) -> Value {
+pub(crate) fn status(birth: &Birth, reason: Option<&str>) -> Value {
     let mut data = json!({
         "version": birth.version,
         "started": birth.started.to_string(),
@@ -93,47 +93,49 @@ pub(super) fn status(birth: &Birth, reason: Option<&str>) -> Value {
 
 /// Id of the question or order an event is about: the last level of its topic. Other events are
 /// about themselves.
-pub(super) fn own_id(event: &Event) -> EventId {
-    match &event.body {
-        Body::DecisionRequested(one) | Body::DecisionMade(one) | Body::DecisionExpired(one) => {
-            one.id
-        }
-        Body::WorkOrderPlanned(order)
-        | Body::WorkOrderStarted(order)
-        | Body::WorkOrderRescheduled(order)
-        | Body::WorkOrderCancelled(order)
-        | Body::WorkOrderUnschedulable(order)
-        | Body::WorkOrderCompleted(order, _)
-        | Body::WorkOrderFailed(order, _) => order.id,
-        #[expect(
-            clippy::wildcard_enum_match_arm,
-            reason = "only two classes are named by something else than the event"
-        )]
-        _ => event.id,
+pub(crate) fn own_id(event: &Event) -> EventId {
+    if let Body::DecisionRequested(one) | Body::DecisionMade(one) | Body::DecisionExpired(one) =
+        &event.body
+    {
+        return one.id;
     }
+    if let Body::WorkOrderPlanned(order)
+    | Body::WorkOrderStarted(order)
+    | Body::WorkOrderRescheduled(order)
+    | Body::WorkOrderCancelled(order)
+    | Body::WorkOrderUnschedulable(order)
+    | Body::WorkOrderCompleted(order, _)
+    | Body::WorkOrderFailed(order, _) = &event.body
+    {
+        return order.id;
+    }
+    event.id
 }
 
-/// The one tag an event is about, for its subject.
-pub(super) fn tag(body: &Body) -> Option<&TagId> {
-    match body {
-        Body::AlarmRaised(alarm)
-        | Body::AlarmUpdated(alarm)
-        | Body::AlarmAcknowledged(alarm)
-        | Body::AlarmShelved(alarm)
-        | Body::AlarmUnshelved(alarm)
-        | Body::AlarmCleared(alarm) => alarm.tag.as_ref(),
-        Body::AnomalyDetected(found) => found.tags.first(),
-        Body::AnomalyValidated(judged) => judged.anomaly.tags.first(),
-        Body::FailurePredicted(prediction) => Some(&prediction.tag),
-        #[expect(clippy::wildcard_enum_match_arm, reason = "all others are about a whole asset")]
-        _ => None,
+/// The one tag an event is about, for its subject; most are about a whole asset.
+pub(crate) fn tag(body: &Body) -> Option<&TagId> {
+    if let Body::AlarmRaised(alarm)
+    | Body::AlarmUpdated(alarm)
+    | Body::AlarmAcknowledged(alarm)
+    | Body::AlarmShelved(alarm)
+    | Body::AlarmUnshelved(alarm)
+    | Body::AlarmCleared(alarm) = body
+    {
+        return alarm.tag.as_ref();
     }
+    if let Body::AnomalyDetected(found) | Body::AnomalyValidated(Validated { anomaly: found, .. }) =
+        body
+    {
+        return found.tags.first();
+    }
+    if let Body::FailurePredicted(prediction) = body { Some(&prediction.tag) } else { None }
 }
 
 fn time(moment: Option<Timestamp>) -> Option<String> {
     moment.map(|moment| moment.to_string())
 }
 
+/// An alarm as it stands. A limit alarm has `limit`, a score alarm `score`, never both.
 pub(crate) fn alarm(alarm: &Alarm) -> Value {
     let mut data = json!({
         "alarm_id": alarm.id,
@@ -171,6 +173,7 @@ pub(crate) fn alarm(alarm: &Alarm) -> Value {
     data
 }
 
+/// An anomaly, by the id of the event that announced it.
 pub(crate) fn anomaly(id: EventId, anomaly: &Anomaly) -> Value {
     json!({
         "anomaly_id": id,
@@ -197,7 +200,8 @@ fn evidence(evidence: &Evidence) -> Value {
     })
 }
 
-fn validated(judged: &Validated) -> Value {
+/// An anomaly with the verdict on it.
+pub(crate) fn validated(judged: &Validated) -> Value {
     let mut data = anomaly(judged.anomaly_id, &judged.anomaly);
     data["verdict"] = judged.verdict.as_str().into();
     data["confidence"] = judged.confidence.into();
@@ -211,6 +215,7 @@ fn quantiles(spans: &Quantiles) -> Value {
     json!({ "p10": spans.p10, "p50": spans.p50, "p90": spans.p90 })
 }
 
+/// A prediction; spans in seconds, failure times in UTC.
 pub(crate) fn prediction(prediction: &Prediction) -> Value {
     let at = |seconds: f64| {
         let span = std::time::Duration::try_from_secs_f64(seconds).unwrap_or_default();
@@ -238,6 +243,7 @@ pub(crate) fn prediction(prediction: &Prediction) -> Value {
     })
 }
 
+/// A question, with its answer once there is one.
 pub(crate) fn decision(decision: &Decision) -> Value {
     let order = &decision.order;
     json!({
@@ -275,6 +281,7 @@ pub(crate) fn decision(decision: &Decision) -> Value {
     })
 }
 
+/// A work order, with what was reported at its completion.
 pub(crate) fn work_order(order: &WorkOrder, completion: Option<&Completion>) -> Value {
     let booking = order.booking.as_ref();
     let request = &order.request;
@@ -308,7 +315,8 @@ pub(crate) fn work_order(order: &WorkOrder, completion: Option<&Completion>) -> 
     data
 }
 
-fn notification(message: &Message, error: Option<&str>) -> Value {
+/// A message to people, with the error that ended it.
+pub(crate) fn notification(message: &Message, error: Option<&str>) -> Value {
     let mut data = json!({
         "channel": message.channel,
         "recipients": message.recipients,
@@ -324,6 +332,7 @@ fn notification(message: &Message, error: Option<&str>) -> Value {
     data
 }
 
+/// What subscribers see of an asset.
 pub(crate) fn asset_state(state: &AssetState) -> Value {
     json!({
         "asset": state.asset,

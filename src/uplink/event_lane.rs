@@ -199,14 +199,14 @@ impl EventLane {
             return;
         }
         self.urgent.retain(|urgent| urgent.event.id != committed.event.id);
-        match &committed.event.body {
-            Body::AssetStateChanged(state) if row <= self.catch_up => {
-                if let Some(older) = self.states.insert(state.asset.clone(), committed) {
-                    self.done.mark(older.row, older.row);
-                }
-            }
-            #[expect(clippy::wildcard_enum_match_arm, reason = "all other events are sent each")]
-            _ => self.queue.push_back(committed),
+        let Body::AssetStateChanged(state) = &committed.event.body else {
+            self.queue.push_back(committed);
+            return;
+        };
+        if row > self.catch_up {
+            self.queue.push_back(committed);
+        } else if let Some(older) = self.states.insert(state.asset.clone(), committed) {
+            self.done.mark(older.row, older.row);
         }
     }
 

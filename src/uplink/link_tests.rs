@@ -354,7 +354,7 @@ impl World {
     /// Carries out what the link wants; reads answer late or fail when `faults`.
     fn act(&mut self, faults: bool) {
         self.carry_out(faults);
-        while !self.late.is_empty() && !(faults && self.random.bool()) {
+        while !(self.late.is_empty() || faults && self.random.bool()) {
             match self.late.remove(0) {
                 Late::Journal(generation, head, page) => {
                     self.link.on_journal_page(generation, head, page);

@@ -146,13 +146,10 @@ async fn drive(mut eventloop: EventLoop, tell: mpsc::Sender<Happened>) -> Loss {
 }
 
 fn loss(error: &ConnectionError) -> Loss {
-    match error {
-        ConnectionError::ConnectionRefused(code) => Loss::Refused(refusal(*code).to_owned()),
-        #[expect(
-            clippy::wildcard_enum_match_arm,
-            reason = "a foreign enum; everything else is a broken line"
-        )]
-        other => Loss::Broken(chain(other)),
+    if let ConnectionError::ConnectionRefused(code) = error {
+        Loss::Refused(refusal(*code).to_owned())
+    } else {
+        Loss::Broken(chain(error))
     }
 }
 

@@ -17,3 +17,4 @@ mod mqtt_source;
 mod shutdown;
 mod simulate;
 mod tidy;
+mod uplink;

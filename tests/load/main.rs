@@ -9,6 +9,8 @@
 //! One Modbus TCP server with ten units of a hundred `f32` tags each, polled at 1 s, all readings
 //! upstream through mosquitto. Fails only beyond three times a target.
 
+#![expect(clippy::disallowed_methods, reason = "wall time is what is measured here")]
+
 mod plant;
 mod process;
 
@@ -97,7 +99,7 @@ fn main() -> ExitCode {
     for Target { what, measured, target, unit } in targets {
         let verdict = if measured <= target { "met" } else { "MISSED" };
         println!("{what}: {measured:.2} {unit}, target {target} ({verdict})");
-        failed |= !(measured <= 3.0 * target);
+        failed |= measured.is_nan() || measured > 3.0 * target;
     }
     if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS }
 }

@@ -8,16 +8,16 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-pub const UNITS: usize = 10;
-pub const TAGS_PER_UNIT: usize = 100;
+pub(crate) const UNITS: usize = 10;
+pub(crate) const TAGS_PER_UNIT: usize = 100;
 const NORMAL: f32 = 50.0;
 const HIGH: f32 = 95.0;
 
 /// A value that went over its limit, and when a poll first saw it.
-pub struct Crossing {
-    pub asset: String,
-    pub tag: String,
-    pub answered: Instant,
+pub(crate) struct Crossing {
+    pub(crate) asset: String,
+    pub(crate) tag: String,
+    pub(crate) answered: Instant,
 }
 
 #[derive(Clone, Copy)]
@@ -27,18 +27,18 @@ struct Cell {
     answered: Option<Instant>,
 }
 
-pub struct Plant {
+pub(crate) struct Plant {
     port: u16,
     cells: Arc<Mutex<Vec<Cell>>>,
 }
 
-pub fn free_port() -> u16 {
+pub(crate) fn free_port() -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port is free");
     listener.local_addr().expect("it has an address").port()
 }
 
 impl Plant {
-    pub fn start() -> Self {
+    pub(crate) fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port is free");
         let port = listener.local_addr().expect("it has an address").port();
         let cell = Cell { value: NORMAL, answered: None };
@@ -53,11 +53,11 @@ impl Plant {
         Self { port, cells }
     }
 
-    pub fn address(&self) -> String {
+    pub(crate) fn address(&self) -> String {
         format!("127.0.0.1:{}", self.port)
     }
 
-    pub fn configuration(&self, broker: u16, dir: &Path) -> String {
+    pub(crate) fn configuration(&self, broker: u16, dir: &Path) -> String {
         let data = dir.join("data");
         let mut text = format!(
             "[gateway]\nsite = \"load\"\nid = \"gw\"\ndata_dir = \"{}\"\n\
@@ -91,7 +91,7 @@ impl Plant {
     }
 
     /// About ten times a second a tag that is well goes over its limit; it stays there.
-    pub fn cross_limits(&self, after: Duration, span: Duration) -> Vec<Crossing> {
+    pub(crate) fn cross_limits(&self, after: Duration, span: Duration) -> Vec<Crossing> {
         pause(after);
         let mut random = fastrand::Rng::with_seed(11);
         let mut order: Vec<usize> = (0..UNITS * TAGS_PER_UNIT).collect();
@@ -117,12 +117,10 @@ impl Plant {
     }
 }
 
-#[expect(clippy::disallowed_methods, reason = "the load is paced by the wall clock")]
-pub fn pause(span: Duration) {
+pub(crate) fn pause(span: Duration) {
     std::thread::sleep(span);
 }
 
-#[expect(clippy::disallowed_methods, reason = "the moment of an answer is what is measured from")]
 fn serve(mut stream: TcpStream, cells: &Mutex<Vec<Cell>>) {
     stream.set_nodelay(true).ok();
     let mut noise = fastrand::Rng::with_seed(3);
@@ -161,8 +159,7 @@ fn serve(mut stream: TcpStream, cells: &Mutex<Vec<Cell>>) {
 }
 
 /// Asks for the same registers once a second and drops the values.
-#[expect(clippy::disallowed_methods, reason = "the baseline is paced by the wall clock")]
-pub fn poll_for_ever(address: &str) -> ! {
+pub(crate) fn poll_for_ever(address: &str) -> ! {
     use tokio_modbus::client::Reader;
     use tokio_modbus::slave::SlaveContext;
     let runtime =

@@ -14,28 +14,28 @@ use wheeltap::domain::time::Timestamp;
 use crate::plant::pause;
 
 /// What a process took while it was watched.
-pub struct Usage {
+pub(crate) struct Usage {
     /// Share of one core.
-    pub cpu: f64,
+    pub(crate) cpu: f64,
     /// Largest resident set seen, in MiB.
-    pub rss_mib: f64,
+    pub(crate) rss_mib: f64,
     /// Bytes a second that reached the block layer.
-    pub written_per_second: f64,
+    pub(crate) written_per_second: f64,
 }
 
-pub struct Daemon {
+pub(crate) struct Daemon {
     child: Child,
 }
 
 impl Daemon {
     /// Starts the daemon and waits for `READY=1`.
-    pub fn start(dir: &Path, configuration: &Path) -> Self {
+    pub(crate) fn start(dir: &Path, configuration: &Path) -> Self {
         let socket = dir.join("notify");
         fs::remove_file(&socket).ok();
         let listener = UnixDatagram::bind(&socket).expect("a socket can be made");
         listener.set_read_timeout(Some(Duration::from_secs(30))).expect("a timeout can be set");
         let log = fs::File::create(dir.join("daemon.log")).expect("a log can be made");
-        let child = Command::new(env!("CARGO_BIN_EXE_wheeltap"))
+        let mut child = Command::new(env!("CARGO_BIN_EXE_wheeltap"))
             .args(["run", "--config"])
             .arg(configuration)
             .env("NOTIFY_SOCKET", &socket)
@@ -45,21 +45,23 @@ impl Daemon {
             .expect("the daemon starts");
         let mut message = [0_u8; 1024];
         loop {
-            let length = listener.recv(&mut message).unwrap_or_else(|error| {
+            let Ok(length) = listener.recv(&mut message) else {
+                child.kill().ok();
+                child.wait().ok();
                 let log = fs::read_to_string(dir.join("daemon.log")).unwrap_or_default();
-                unreachable!("the daemon did not become ready: {error}\n{log}")
-            });
+                unreachable!("the daemon did not become ready in 30 s:\n{log}")
+            };
             if message[..length].windows(7).any(|window| window == b"READY=1") {
                 return Self { child };
             }
         }
     }
 
-    pub fn pid(&self) -> u32 {
+    pub(crate) fn pid(&self) -> u32 {
         self.child.id()
     }
 
-    pub fn stop(mut self) {
+    pub(crate) fn stop(mut self) {
         Command::new("kill").arg(self.pid().to_string()).status().ok();
         let status = self.child.wait().expect("the daemon ends");
         assert!(status.success(), "the daemon ended with {status}");
@@ -74,7 +76,6 @@ struct Counters {
     at: Instant,
 }
 
-#[expect(clippy::disallowed_methods, reason = "usage is measured over wall time")]
 fn counters(pid: u32) -> Counters {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).expect("the process is there");
     let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or("").split_whitespace().collect();
@@ -94,7 +95,7 @@ fn counters(pid: u32) -> Counters {
 }
 
 /// Watches a process for `span`, after `warm_up`.
-pub fn measure(pid: u32, warm_up: Duration, span: Duration) -> Usage {
+pub(crate) fn measure(pid: u32, warm_up: Duration, span: Duration) -> Usage {
     pause(warm_up);
     let first = counters(pid);
     let mut rss = first.rss_kib;
@@ -114,8 +115,7 @@ pub fn measure(pid: u32, warm_up: Duration, span: Duration) -> Usage {
 }
 
 /// Messages of a topic with the moment each arrived.
-#[expect(clippy::disallowed_methods, reason = "the moment of arrival is what is measured")]
-pub fn subscribe(broker: u16, topic: &'static str) -> mpsc::Receiver<(Instant, String)> {
+pub(crate) fn subscribe(broker: u16, topic: &'static str) -> mpsc::Receiver<(Instant, String)> {
     let (sender, receiver) = mpsc::channel();
     let (subscribed, ready) = mpsc::channel();
     std::thread::spawn(move || {
@@ -144,7 +144,7 @@ pub fn subscribe(broker: u16, topic: &'static str) -> mpsc::Receiver<(Instant, S
 }
 
 /// Fills the ring up to its bound, as months of running would.
-pub fn fill_ring(data: &Path, bytes: u64) {
+pub(crate) fn fill_ring(data: &Path, bytes: u64) {
     fs::remove_dir_all(data).ok();
     fs::create_dir_all(data).expect("the directory can be made");
     let boot = wheeltap::store::BootInfo {

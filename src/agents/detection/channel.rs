@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use super::slow::{SLOW_FROM, Slow};
 use super::tracks::Track;
 use crate::analytics::sanity::{Resolution, RunLength, Scatter, Spikes};
 use crate::domain::anomaly::Pattern;
@@ -16,6 +17,8 @@ const DEAD_PERIODS: f64 = 10.0;
 const DEAD_LEAST: f64 = 60.0;
 /// Tags that arrive when they like are dead after this many of their usual intervals.
 const DEAD_INTERVALS: f64 = 50.0;
+/// Neighbours further apart than this many usual intervals are no neighbours.
+const GAP_INTERVALS: f64 = 5.0;
 /// A spike is shown for this long, in seconds: the off-delay of all departures.
 const SPIKE_SHOWN: f64 = 30.0;
 /// Scatter is judged over at least this many periods.
@@ -51,6 +54,8 @@ pub(super) struct Channel {
     /// Usual interval of its readings, in seconds; 0 until known.
     pub(super) interval: f64,
     pub(super) sanity: Sanity,
+    /// What is learnt of a series that comes slowly.
+    pub(super) slow: Option<Box<Slow>>,
     /// The departure of this sensor, as it stands.
     pub(super) track: Track,
     /// What the newest value said against the sensor.
@@ -87,6 +92,7 @@ impl Channel {
             new_value: false,
             interval: tag.period.map_or(0.0, |period| period.as_secs_f64()),
             sanity: Sanity::default(),
+            slow: None,
             track: Track::default(),
             suspicion: None,
             alone: false,
@@ -120,17 +126,39 @@ impl Channel {
         (self.interval > 0.0).then(|| (count * self.interval).max(DEAD_LEAST))
     }
 
+    /// Whether it comes so rarely that it is judged as a slow series.
+    pub(super) fn is_slow(&self) -> bool {
+        self.interval >= SLOW_FROM
+    }
+
+    /// Evidence of the newest value against the time of the day, over the limit.
+    pub(super) fn judge_slow(&mut self) -> f64 {
+        let (time, value) = (self.good_at, self.value);
+        self.slow.get_or_insert_default().push(time, value)
+    }
+
     /// Learns from the newest value what is usual for this sensor.
     pub(super) fn learn(&mut self) {
+        let step = self.step();
         let (value, sanity) = (self.value, &mut self.sanity);
-        let step = self.good_at - self.judged_at;
-        self.judged_at = self.good_at;
-        let step = if step.is_finite() { step } else { 0.0 };
         let span = SCATTER_SPAN.max(SCATTER_PERIODS * self.interval);
         sanity.run.learn(value);
         sanity.scatter.learn(step, span, value);
         sanity.spikes.learn(value);
         sanity.resolution.push(value);
+    }
+
+    /// Time since the value judged or learnt from before. After a gap what comes follows on
+    /// nothing.
+    fn step(&mut self) -> f64 {
+        let step = self.good_at - self.judged_at;
+        self.judged_at = self.good_at;
+        if step.is_finite() && (self.interval <= 0.0 || step <= GAP_INTERVALS * self.interval) {
+            step
+        } else {
+            self.restart();
+            0.0
+        }
     }
 
     /// Ends learning.
@@ -145,9 +173,7 @@ impl Channel {
     /// What the newest value says of the sensor; the worst suspicion.
     pub(super) fn judge(&mut self) -> Option<Suspicion> {
         let value = self.value;
-        let step = self.good_at - self.judged_at;
-        self.judged_at = self.good_at;
-        let step = if step.is_finite() { step } else { 0.0 };
+        let step = self.step();
         let span = SCATTER_SPAN.max(SCATTER_PERIODS * self.interval);
         let stuck = self.sanity.run.judge(value);
         let scatter = self.sanity.scatter.judge(step, span, value);
@@ -162,13 +188,22 @@ impl Channel {
         let suspect = |pattern, detector, ratio| Some(Suspicion { pattern, detector, ratio });
         if stuck >= 1.0 {
             suspect(Pattern::Stuck, "stuck", stuck)
-        } else if self.good_at < self.spike_until {
-            suspect(Pattern::Spike, "spike", self.spike_ratio)
         } else if scatter > 1.0 {
             suspect(Pattern::Noise, "scatter", scatter)
+        } else if self.good_at < self.spike_until {
+            suspect(Pattern::Spike, "spike", self.spike_ratio)
         } else {
             None
         }
+    }
+
+    /// Forgets the newest values: what comes next follows on nothing.
+    pub(super) fn restart(&mut self) {
+        self.sanity.run.restart();
+        self.sanity.scatter.restart();
+        self.sanity.spikes.restart();
+        self.suspicion = None;
+        self.spike_until = f64::NEG_INFINITY;
     }
 
     /// Whether a person said what failure of the machine this tag would show.

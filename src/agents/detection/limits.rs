@@ -137,14 +137,18 @@ impl LimitWatch {
         let above = |which, limit: Option<f64>| {
             let keeps = match which {
                 LimitKind::HighHigh => held == Some(LimitKind::HighHigh),
-                _ => matches!(held, Some(LimitKind::High | LimitKind::HighHigh)),
+                LimitKind::High | LimitKind::Low | LimitKind::LowLow => {
+                    matches!(held, Some(LimitKind::High | LimitKind::HighHigh))
+                }
             };
             limit.filter(|limit| value > *limit || keeps && value > limit - band)
         };
         let below = |which, limit: Option<f64>| {
             let keeps = match which {
                 LimitKind::LowLow => held == Some(LimitKind::LowLow),
-                _ => matches!(held, Some(LimitKind::Low | LimitKind::LowLow)),
+                LimitKind::Low | LimitKind::High | LimitKind::HighHigh => {
+                    matches!(held, Some(LimitKind::Low | LimitKind::LowLow))
+                }
             };
             limit.filter(|limit| value < *limit || keeps && value < limit + band)
         };

@@ -7,7 +7,8 @@
 //!    further part in the judgement of its machine;
 //! 3. the machine: how far the smoothed tags of an asset lie from where they were while it was
 //!    learnt, in the metric of their covariance. One tag that departs alone in company is its
-//!    sensor's doing, unless it has a limit.
+//!    sensor's doing, unless it has a limit;
+//! 4. slow single series: surprise against the time of the day, calibrated on their own past.
 //!
 //! A departure is announced when it has lasted, once; again when it became much worse, as an event
 //! whose cause is the first one; and its end is announced too. Where the defaults come from stands
@@ -21,7 +22,10 @@ mod asset;
 mod channel;
 mod cloud;
 mod limits;
+mod slow;
 mod state;
+#[cfg(test)]
+mod tests;
 mod tracks;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -117,6 +121,7 @@ struct SavedTag {
     scale: f64,
     offset: f64,
     sanity: channel::Sanity,
+    slow: Option<slow::Slow>,
 }
 
 impl Detection {
@@ -245,6 +250,7 @@ impl Detection {
             watch.learnt = saved.learnt;
             for (channel, old) in watch.channels.iter_mut().zip(saved.tags) {
                 channel.sanity = old.sanity;
+                channel.slow = old.slow.map(Box::new);
             }
         }
     }
@@ -256,6 +262,7 @@ impl Detection {
             scale: channel.tag.scale,
             offset: channel.tag.offset,
             sanity: channel.sanity.clone(),
+            slow: channel.slow.as_deref().cloned(),
         };
         SavedAsset {
             id: watch.id.clone(),
@@ -520,11 +527,30 @@ impl Stage for Detection {
         setting: &Setting,
         out: &mut Outbox<'_>,
     ) -> Result<(), StageError> {
-        self.close_leftovers(now, out);
         let learn = Learn::Seconds(setting.config.detection.learn.as_secs_f64());
+        self.take_plant(now, Arc::clone(&setting.plant), learn, out);
+        Ok(())
+    }
+
+    fn snapshot(&self) -> Option<Vec<u8>> {
+        let saved: Vec<SavedAsset> = self.assets.iter().map(Self::save).collect();
+        let mut bytes = vec![SNAPSHOT_VERSION];
+        bytes.extend(postcard::to_allocvec(&saved).expect("plain data has a postcard form"));
+        Some(bytes)
+    }
+}
+
+impl Detection {
+    fn limits_mut(&mut self, key: TagKey) -> Option<&mut LimitWatch> {
+        self.slots.get_mut(key.0 as usize)?.as_mut()?.limits.as_deref_mut()
+    }
+
+    /// Lays out anew for other assets and tags, keeping what is about unchanged ones.
+    fn take_plant(&mut self, now: Now, plant: Arc<Plant>, learn: Learn, out: &mut Outbox<'_>) {
+        self.close_leftovers(now, out);
         let old_slots = std::mem::take(&mut self.slots);
         let old_assets = std::mem::take(&mut self.assets);
-        let old_plant = std::mem::replace(&mut self.plant, Arc::clone(&setting.plant));
+        let old_plant = std::mem::replace(&mut self.plant, plant);
         self.learn = learn;
         self.lay_out();
         let path_of = |index: usize| {
@@ -562,14 +588,6 @@ impl Stage for Detection {
         }
         self.renew_deadline();
         self.remember_ended(out);
-        Ok(())
-    }
-
-    fn snapshot(&self) -> Option<Vec<u8>> {
-        let saved: Vec<SavedAsset> = self.assets.iter().map(Self::save).collect();
-        let mut bytes = vec![SNAPSHOT_VERSION];
-        bytes.extend(postcard::to_allocvec(&saved).expect("plain data has a postcard form"));
-        Some(bytes)
     }
 }
 
@@ -580,10 +598,4 @@ fn same_meaning(a: &channel::Channel, b: &channel::Channel) -> bool {
         && a.tag.scale.total_cmp(&b.tag.scale).is_eq()
         && a.tag.offset.total_cmp(&b.tag.offset).is_eq()
         && a.tag.quantity == b.tag.quantity
-}
-
-impl Detection {
-    fn limits_mut(&mut self, key: TagKey) -> Option<&mut LimitWatch> {
-        self.slots.get_mut(key.0 as usize)?.as_mut()?.limits.as_deref_mut()
-    }
 }

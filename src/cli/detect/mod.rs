@@ -43,7 +43,7 @@ const ROWS_TO_TELL: usize = 5;
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Prints CSV `time,score,anomaly`, one row for every input row: score in [0,1] (0.5 at the \
-limit, 0 while learning), anomaly 0 or 1. With --label, precision against the labels is printed on stderr.\n\n\
+limit, 0 while learning), anomaly 0 or 1. With --label, how well both met the labels is printed on stderr.\n\n\
 Example: wheeltap detect --input run.csv --time-column time --train-rows 400 --output scores.csv"
 )]
 pub(super) struct Args {
@@ -51,7 +51,7 @@ pub(super) struct Args {
     #[arg(long, value_name = "FILE")]
     input: PathBuf,
     /// Learn from the first N rows, then score all
-    #[arg(long, value_name = "N", conflicts_with_all = ["online", "learn"])]
+    #[arg(long, value_name = "N", conflicts_with = "online")]
     train_rows: Option<u32>,
     /// Score each row before learning from it (the default)
     #[arg(long)]
@@ -383,9 +383,8 @@ impl Stages {
             .events
             .into_iter()
             .filter(|event| event.cause.is_none())
-            .filter_map(|event| match event.body {
-                Body::AnomalyDetected(anomaly) => Some(anomaly),
-                _ => None,
+            .filter_map(|event| {
+                if let Body::AnomalyDetected(anomaly) = event.body { Some(anomaly) } else { None }
             })
             .collect();
         Ok(Judged { score: bounded(latest.ratio), anomalous: latest.anomalous, risen })

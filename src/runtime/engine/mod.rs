@@ -56,12 +56,24 @@ const JOB_PATIENCE: Duration = Duration::from_secs(300);
 /// A stage that asks for the same deadline again right after it passed is asked again only then.
 const DEADLINE_REST: Duration = Duration::from_millis(100);
 
+/// Makes a stage.
+pub type Make<S> = fn(&Setting) -> Box<S>;
+
 /// How the stages are made; a failed one is made anew.
 pub struct Factories {
     /// The first stage.
-    pub acquisition: fn(&Setting) -> Box<dyn Acquire>,
+    pub acquisition: Make<dyn Acquire>,
     /// The other ten, in pipeline order.
-    pub others: Vec<fn(&Setting) -> Box<dyn Stage>>,
+    pub others: Vec<Make<dyn Stage>>,
+}
+
+/// What the engine finds at a start.
+#[derive(Debug, Clone, Copy)]
+pub struct Start {
+    /// Last arrival number in the ring.
+    pub ring_last: Arrival,
+    /// Whether `state.db` was made anew: the ring's readings were then judged by an earlier one.
+    pub fresh: bool,
 }
 
 /// What the engine finds at a start.

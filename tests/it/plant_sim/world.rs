@@ -463,12 +463,11 @@ impl World {
         *self.counts.entry(event.body.kind()).or_default() += 1;
         let story = self.stories.entry(event.correlation).or_default();
         match &event.body {
-            Body::AnomalyValidated(validated) => {
+            Body::AnomalyValidated(validated)
                 if validated.verdict == Verdict::Confirmed
-                    && validated.anomaly.fault == Fault::Machine
-                {
-                    story.confirmed = true;
-                }
+                    && validated.anomaly.fault == Fault::Machine =>
+            {
+                story.confirmed = true;
             }
             Body::CommandTaken(Command { verb: Verb::CreateOrder { .. }, .. }) => {
                 story.by_hand = true;

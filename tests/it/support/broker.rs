@@ -46,7 +46,7 @@ impl Mosquitto {
         let path = directory.path().join("mosquitto.conf");
         let mut file = std::fs::File::create(&path).unwrap();
         // A test must not lose messages to the default queue limit of 1,000.
-        writeln!(file, "listener {port} 127.0.0.1\nallow_anonymous true\nmax_queued_messages 0")
+        writeln!(file, "listener {port} 127.0.0.1\nallow_anonymous true\nmax_queued_messages 0\nmax_inflight_messages 0")
             .unwrap();
         let program = ["/usr/sbin/mosquitto", "/usr/local/sbin/mosquitto", "mosquitto"];
         program.into_iter().find_map(|program| {
@@ -66,6 +66,13 @@ impl Mosquitto {
             }
             tokio::time::sleep(std::time::Duration::from_millis(5)).await;
         }
+    }
+
+    /// Stops the broker in its tracks: connections stay, nothing is read or answered.
+    pub(crate) fn freeze(&self) {
+        let id = i32::try_from(self.child.id()).unwrap();
+        let process = rustix::process::Pid::from_raw(id).expect("a child has a process id");
+        rustix::process::kill_process(process, rustix::process::Signal::STOP).unwrap();
     }
 
     /// Kills the broker and starts it again on its port, its sessions lost.

@@ -6,11 +6,14 @@
 //! round. Afterwards the centre follows slowly, stands still while anything is suspicious, and
 //! never leaves the neighbourhood of where it was learnt.
 
-use ndarray::{Array1, Array2};
+mod fit;
+
+use ndarray::Array2;
 use serde::{Deserialize, Serialize};
 
-use crate::analytics::multivariate::{Cholesky, ledoit_wolf};
-use crate::analytics::stats::{ewma_weight, median_and_sigma, quantile, slope};
+use self::fit::{is_trending, metric_of, share_of, thin, unit_of, worst_unseen};
+use crate::analytics::multivariate::{Cholesky, Components, Distances};
+use crate::analytics::stats::{ewma_weight, median_and_sigma};
 
 /// Time constant of the smoothing, in seconds. Machines fail over minutes and more; ten readings at
 /// the usual one a second lower independent noise by more than four.
@@ -29,6 +32,9 @@ const CENTRE_SHARE: f64 = 1.0 / 3.0;
 /// far. The maximum of χ² with a few degrees of freedom over a period a thousand times longer is 2
 /// to 3 times that over a few dozen independent rows.
 const LIMIT_MARGIN: f64 = 2.5;
+/// Variance the kept principal components carry; the usual choice where SPE shall have something
+/// left to measure (Jackson & Mudholkar, 1979).
+const VARIANCE_KEPT: f64 = 0.9;
 /// Quantile of the learning rows' distances that makes them comparable between models.
 const UNIT_QUANTILE: f64 = 0.99;
 /// The centre follows only while the distance is below this share of the limit.
@@ -72,6 +78,17 @@ struct Model {
     limit: f64,
     /// Time constant of the centre, in seconds.
     follow: f64,
+    /// Principal components of the unsmoothed values, and their distances at the limit: a second
+    /// opinion on single rows.
+    components: Option<Components>,
+    single: Limits,
+}
+
+/// T² and SPE at the limit.
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
+struct Limits {
+    t2: f64,
+    spe: f64,
 }
 
 /// The factor for the columns that take part at present.
@@ -129,6 +146,8 @@ pub(super) struct Part {
     pub(super) column: usize,
     /// Share of the squared distance, 0 to 1.
     pub(super) share: f64,
+    /// How far out the column is by itself, in deviations of the smoothed values.
+    pub(super) far: f64,
 }
 
 impl Cloud {
@@ -300,10 +319,53 @@ impl Cloud {
             covariance: covariance.iter().copied().collect(),
             limit: LIMIT_MARGIN * wider * worst.max(1.0) * unit,
             follow: span.max(SMOOTH),
+            components: None,
+            single: Limits::default(),
             used,
         });
         self.metrics = [None, None];
+        self.fit_single(rows);
         weak
+    }
+
+    /// Learns the components of the unsmoothed rows; their limits come from the last third, which
+    /// the fit has not seen.
+    fn fit_single(&mut self, rows: usize) {
+        let columns = self.smooth.len();
+        let Some(model) = &mut self.model else { return };
+        let table = Array2::from_shape_fn((rows, model.used.len()), |(i, j)| {
+            let value = f64::from(self.kept.raw[i * columns + model.used[j]]);
+            if value.is_finite() { (value - model.middle[j]) / model.scale[j] } else { 0.0 }
+        });
+        let part = share_of(rows, FIT_SHARE);
+        let fitted = table.slice(ndarray::s![..part, ..]).to_owned();
+        let Some(components) = Components::fit(&fitted, VARIANCE_KEPT) else { return };
+        let mut worst = Limits::default();
+        for row in table.outer_iter().skip(part) {
+            let found = components.distances(&row.to_vec());
+            worst.t2 = worst.t2.max(found.t2);
+            worst.spe = worst.spe.max(found.spe);
+        }
+        model.single = Limits { t2: LIMIT_MARGIN * worst.t2, spe: LIMIT_MARGIN * worst.spe };
+        model.components = Some(components);
+    }
+
+    /// T² and SPE of one unsmoothed row over their limits. Allocates: only for what is announced.
+    pub(super) fn single(&self, row: &[f64]) -> Option<Distances> {
+        let model = self.model.as_ref()?;
+        let components = model.components.as_ref()?;
+        let standard = |i: usize, column: usize| {
+            let value = (row[column] - self.origin[column] - model.middle[i]) / model.scale[i];
+            if value.is_finite() { value } else { 0.0 }
+        };
+        let scaled: Vec<f64> =
+            model.used.iter().enumerate().map(|(i, column)| standard(i, *column)).collect();
+        let found = components.distances(&scaled);
+        let over = |value: f64, limit: f64| if limit > 0.0 { value / limit } else { 0.0 };
+        Some(Distances {
+            t2: over(found.t2, model.single.t2),
+            spe: over(found.spe, model.single.spe),
+        })
     }
 
     /// Frees the rows kept for learning.
@@ -400,7 +462,9 @@ impl Cloud {
             .columns
             .iter()
             .zip(shares)
-            .map(|(&i, share)| Part {
+            .zip(&self.departure)
+            .map(|((&i, share), departure)| Part {
+                far: departure.abs() / model.covariance[i * model.used.len() + i].sqrt(),
                 column: model.used[i],
                 share: if total > 0.0 { share.max(0.0) / total } else { 0.0 },
             })
@@ -449,109 +513,6 @@ impl Cloud {
         let model = self.model.as_ref()?;
         let i = model.used.iter().position(|used| *used == column)?;
         Some((self.origin[column] + model.middle[i], model.scale[i]))
-    }
-}
-
-/// Drops every second row.
-fn thin<T: Copy>(table: &mut Vec<T>, columns: usize) {
-    let mut kept = 0;
-    for row in (0..table.len() / columns.max(1)).step_by(2) {
-        table.copy_within(row * columns..(row + 1) * columns, kept);
-        kept += columns;
-    }
-    table.truncate(kept);
-}
-
-/// Whether a smoothed series moves so steadily that the period shows no level: the line explains
-/// nine tenths of its variance.
-fn is_trending(times: &[f64], smooth: &[f64]) -> bool {
-    let n = smooth.len() as f64;
-    let mean_v = smooth.iter().sum::<f64>() / n;
-    let mean_t = times.iter().sum::<f64>() / n;
-    let slope = slope(times, smooth);
-    let total: f64 = smooth.iter().map(|v| (v - mean_v).powi(2)).sum();
-    let line: f64 = times.iter().map(|t| (slope * (t - mean_t)).powi(2)).sum();
-    total > 0.0 && line > 0.9 * total
-}
-
-/// Centre, covariance and factor of the rows from `from` to `to`. The centre is where the rows are
-/// at their end, and the covariance is around it: what moved while it was learnt may move on.
-fn metric_of(
-    table: &Array2<f64>,
-    times: &[f64],
-    from: usize,
-    to: usize,
-) -> Option<(Array1<f64>, Array2<f64>, Cholesky)> {
-    let rows = table.slice(ndarray::s![from..to, ..]);
-    let (first, last) = (times[from], times[to - 1]);
-    let memory = (CENTRE_SHARE * (last - first)).max(f64::MIN_POSITIVE);
-    let mut middle = Array1::zeros(table.ncols());
-    let mut total = 0.0;
-    for (row, time) in rows.outer_iter().zip(&times[from..to]) {
-        let weight = (-(last - time) / memory).exp();
-        middle.scaled_add(weight, &row);
-        total += weight;
-    }
-    middle /= total;
-    let (mut covariance, _) = ledoit_wolf(rows, &middle);
-    // Keeps columns that stood still in this part from having no variance at all.
-    for i in 0..covariance.nrows() {
-        covariance[[i, i]] += 1e-6;
-    }
-    let factor = Cholesky::new(covariance.view())?;
-    Some((middle, covariance, factor))
-}
-
-fn distances(
-    table: &Array2<f64>,
-    from: usize,
-    to: usize,
-    centre: &Array1<f64>,
-    factor: &Cholesky,
-) -> Vec<f64> {
-    let mut row = vec![0.0; table.ncols()];
-    (from..to)
-        .map(|i| {
-            for (j, value) in row.iter_mut().enumerate() {
-                *value = table[[i, j]] - centre[j];
-            }
-            factor.whiten(&mut row)
-        })
-        .collect()
-}
-
-fn unit_of(
-    table: &Array2<f64>,
-    from: usize,
-    to: usize,
-    centre: &Array1<f64>,
-    factor: &Cholesky,
-) -> f64 {
-    quantile(&mut distances(table, from, to, centre, factor), UNIT_QUANTILE).max(1e-12)
-}
-
-/// Worst distance of rows that a model had not seen, over that model's own unit: the first part
-/// judged by the last and the last by the first. The smaller counts, so that a fault in one part
-/// of the learning period does not make the detector blind.
-fn worst_unseen(table: &Array2<f64>, times: &[f64]) -> f64 {
-    let rows = table.nrows();
-    #[expect(
-        clippy::cast_possible_truncation,
-        clippy::cast_sign_loss,
-        reason = "a share of the rows"
-    )]
-    let part = (rows as f64 * FIT_SHARE) as usize;
-    let worst = |fit: (usize, usize), test: (usize, usize)| -> Option<f64> {
-        let (centre, _, factor) = metric_of(table, times, fit.0, fit.1)?;
-        let unit = unit_of(table, fit.0, fit.1, &centre, &factor);
-        let far = distances(table, test.0, test.1, &centre, &factor);
-        Some(far.into_iter().fold(0.0, f64::max) / unit)
-    };
-    let forward = worst((0, part), (part, rows));
-    let backward = worst((rows - part, rows), (0, rows - part));
-    match (forward, backward) {
-        (Some(a), Some(b)) => a.min(b),
-        (a, b) => a.or(b).unwrap_or(1.0),
     }
 }
 

@@ -8,10 +8,14 @@
 //! **Phases.** *Learning* until `[detection] learn` of running time is seen; *provisional* while
 //! what was learnt is little (limits are wider then) or still moved; *armed* otherwise.
 
+mod explain;
+mod learning;
+
 use std::sync::Arc;
 
 use super::channel::{Channel, Suspicion};
-use super::cloud::{Cloud, Weakness};
+use super::cloud::Cloud;
+use super::slow::REST;
 use super::state::Running;
 use super::tracks::{ON_DELAY, Open, RELEASE, Step, Track};
 use super::{Context, announce};
@@ -37,8 +41,8 @@ const STEP_MEMORY: f64 = 30.0;
 /// The others foretell a tag well when they explain this share of its variance.
 const FORETOLD: f64 = 0.8;
 /// A departure that took longer than this from its first sign to the alarm, in seconds, is a
-/// drift; six smoothing constants.
-const DRIFT_TIME: f64 = 60.0;
+/// drift: after three smoothing constants a step has shown 95 % of itself.
+const DRIFT_TIME: f64 = 30.0;
 /// The first sign: this share of the limit.
 const FIRST_SIGN: f64 = 0.1;
 /// Largest share of the learning time that may be gaps before it is said.
@@ -93,6 +97,10 @@ pub(super) struct AssetWatch {
     active: Vec<bool>,
     trusted: Vec<bool>,
     suspicions: Vec<Option<Suspicion>>,
+    /// Evidence of the only channel as a slow series, when it is one.
+    slow: Option<f64>,
+    /// A slow series is not announced again before this time, in seconds.
+    rest_until: f64,
 }
 
 impl AssetWatch {
@@ -124,6 +132,8 @@ impl AssetWatch {
             active: Vec::with_capacity(count),
             trusted: Vec::with_capacity(count),
             suspicions: Vec::with_capacity(count),
+            slow: None,
+            rest_until: f64::NEG_INFINITY,
         }
     }
 
@@ -201,6 +211,7 @@ impl AssetWatch {
         if self.running.is_on() {
             if was_off {
                 self.cloud.restart();
+                self.channels.iter_mut().for_each(Channel::restart);
             }
             self.judge_row(time, ctx);
         }
@@ -234,6 +245,14 @@ impl AssetWatch {
         self.trusted.clear();
         self.suspicions.clear();
         let holding = self.running.is_holding();
+        let mut any_new = false;
+        self.slow = None;
+        if let [only] = self.channels.as_mut_slice()
+            && only.new_value
+            && only.is_slow()
+        {
+            self.slow = Some(only.judge_slow());
+        }
         for channel in &mut self.channels {
             let dead = channel.dead_after().is_some_and(|after| time - channel.good_at > after);
             let mut suspicion = None;
@@ -243,17 +262,24 @@ impl AssetWatch {
                 } else {
                     suspicion = channel.judge().filter(|_| !holding);
                 }
-            } else if judged {
+            } else if judged && channel.track.open.is_some() {
+                // Without a new value an announced suspicion stands; none begins.
                 suspicion = channel.suspicion;
             }
             channel.suspicion = suspicion;
             let broken = channel.track.open.as_ref().is_some_and(|open| is_broken(open.pattern));
             let usable = !dead && !broken && !channel.value.is_nan();
-            self.row.push(if usable { channel.value } else { f64::NAN });
+            // A failed poll says nothing: the value before it must not weigh once more.
+            let answered = channel.good_at >= channel.time;
+            self.row.push(if usable && answered { channel.value } else { f64::NAN });
+            any_new |= channel.new_value;
             // What a suspected sensor says stays evidence, though not the machine's.
             self.active.push(usable);
             self.trusted.push(usable && channel.track.open.is_none());
             self.suspicions.push(suspicion);
+        }
+        if !any_new {
+            return;
         }
         let step = self.cloud.advance(time, &self.row);
         if self.phase != Phase::Armed {
@@ -265,91 +291,9 @@ impl AssetWatch {
         if ctx.quiet {
             return;
         }
-        self.decide(time, step, ctx);
-    }
-
-    fn learn_row(&mut self, time: f64, step: f64, ctx: &mut Context<'_, '_>) {
-        let suspicious = self.phase == Phase::Provisional && self.latest.ratio > OTHERS_WELL;
-        if suspicious || self.running.is_holding() {
-            return;
-        }
-        self.cloud.keep(time, &self.row);
-        let usual = self.fastest.max(f64::MIN_POSITIVE);
-        self.learnt += step.min(GAP_STEPS * usual);
-        let complete = match self.learn {
-            Learn::Seconds(seconds) => self.learnt >= seconds,
-            Learn::Rows(rows) => self.cloud.rows() >= f64::from(rows),
-        };
-        if self.phase == Phase::Learning {
-            if complete && self.cloud.rows() >= super::cloud::ROWS_LEAST as f64 {
-                self.fit(ctx);
-            } else {
-                self.say_gaps(time, ctx);
-            }
-        } else if self.cloud.rows() >= RENEW_GROWTH * self.fitted_rows {
-            self.fit(ctx);
-        }
-    }
-
-    /// Learns from what was kept, and says where that leads.
-    fn fit(&mut self, ctx: &mut Context<'_, '_>) {
-        let weaknesses = self.cloud.fit();
-        self.fitted_rows = self.cloud.rows();
-        let prolonged = match self.learn {
-            Learn::Seconds(seconds) => self.learnt >= PROLONG * seconds,
-            Learn::Rows(_) => true,
-        };
-        let mut reasons = Vec::new();
-        let mut short = false;
-        for weakness in &weaknesses {
-            match weakness {
-                Weakness::Constant => reasons.push("no tag has moved so far".to_owned()),
-                Weakness::Short => {
-                    short = true;
-                    reasons.push("little was learnt so far, limits are wider".to_owned());
-                }
-                Weakness::Trending(columns) if !prolonged => {
-                    let names: Vec<&str> =
-                        columns.iter().map(|i| self.channels[*i].tag.path.tag.as_str()).collect();
-                    reasons.push(format!("still moving in one direction: {}", names.join(", ")));
-                }
-                Weakness::Trending(_) => {}
-            }
-        }
-        if self.phase == Phase::Learning {
-            for channel in &mut self.channels {
-                channel.arm();
-            }
-        }
-        let recording = matches!(self.learn, Learn::Rows(_));
-        let phase = if !self.cloud.is_fitted() {
-            Phase::Learning
-        } else if reasons.is_empty() || recording && !short {
-            Phase::Armed
-        } else {
-            Phase::Provisional
-        };
-        if phase == Phase::Learning {
-            // Nothing moved: the same time again, with what is there.
-            self.learnt = 0.0;
-        }
-        if phase == Phase::Armed {
-            self.cloud.settle();
-        }
-        if phase != self.phase || phase == Phase::Learning {
-            self.phase = phase;
-            ctx.phase_changed(&self.id, phase, reasons);
-        }
-    }
-
-    fn say_gaps(&mut self, time: f64, ctx: &mut Context<'_, '_>) {
-        let Learn::Seconds(seconds) = self.learn else { return };
-        let passed = time - self.began;
-        if !self.said_gaps && passed > seconds && self.learnt < (1.0 - GAPS_MAX) * passed {
-            self.said_gaps = true;
-            let share = 100.0 * (1.0 - self.learnt / passed);
-            let reason = format!("{share:.0} % of the learning time has no good values or no run");
-            ctx.phase_changed(&self.id, Phase::Learning, vec![reason]);
+        match self.slow {
+            Some(ratio) => self.decide_slow(time, ratio, ctx),
+            None => self.decide(time, step, ctx),
         }
     }
 
@@ -392,6 +336,41 @@ impl AssetWatch {
             || self.channels.iter().any(|channel| channel.track.open.is_some());
     }
 
+    /// The same for a single slow series: no delay, since the next value may be an hour away, and a
+    /// rest afterwards.
+    fn decide_slow(&mut self, time: f64, ratio: f64, ctx: &mut Context<'_, '_>) {
+        self.latest.ratio = ratio;
+        let weighed = if time < self.rest_until && self.track.open.is_none() { 0.0 } else { ratio };
+        match self.track.step(time, weighed, 0.0) {
+            Step::Stay => {}
+            Step::Rise => {
+                self.rest_until = time + REST;
+                let channel = &self.channels[0];
+                let Some(slow) = &channel.slow else { return };
+                let usual = slow.usual().max(f64::MIN_POSITIVE);
+                let sigma = (channel.value - slow.expected()) / usual;
+                let note = announce::Note {
+                    fault: Fault::Machine,
+                    pattern: if sigma.abs() > 3.0 { Pattern::Level } else { Pattern::Shape },
+                    detectors: vec![score("time-of-day", ratio)],
+                    ratio,
+                    since: time,
+                    time,
+                    evidence: vec![Evidence {
+                        tag: channel.tag.path.tag.clone(),
+                        value: channel.value,
+                        expected: slow.expected(),
+                        sigma,
+                        contribution: 1.0,
+                    }],
+                };
+                self.track.open = ctx.announce(&self.id, self.criticality, note, None);
+            }
+            Step::End => ctx.end(&mut self.track),
+        }
+        self.latest.anomalous = self.track.open.is_some();
+    }
+
     /// The same suspicion against several sensors at once is the machine's doing.
     fn shared(&self) -> Option<(Pattern, f64)> {
         for pattern in [Pattern::Noise, Pattern::Spike] {
@@ -423,6 +402,9 @@ impl AssetWatch {
     ) -> f64 {
         let suspicion = self.suspicions[index].filter(|s| Some(s.pattern) != shared);
         let channel = &mut self.channels[index];
+        if channel.dead {
+            return 0.0;
+        }
         if channel.track.open.is_none() && channel.track.above.is_none() && suspicion.is_none() {
             return 0.0;
         }
@@ -432,11 +414,16 @@ impl AssetWatch {
             ratio = ratio.max(whole);
         }
         let patient = suspicion.is_some_and(|s| s.pattern == Pattern::Noise);
+        // Two spikes in a row may turn out to be noise; it is told once more then.
+        let other = suspicion.is_some_and(|suspicion| {
+            suspicion.pattern == Pattern::Noise
+                && channel.track.open.as_ref().is_some_and(|open| open.pattern == Pattern::Spike)
+        });
+        let chain = channel.track.open.as_ref().map(|open| open.chain);
         match channel.track.step(time, ratio, if patient { ON_DELAY } else { 0.0 }) {
-            Step::Stay => {}
-            Step::Rise => {
+            Step::Stay if !other => {}
+            Step::Stay | Step::Rise => {
                 if let Some(suspicion) = suspicion {
-                    let part = (index, 1.0);
                     let note = announce::Note {
                         fault: Fault::Sensor,
                         pattern: suspicion.pattern,
@@ -444,9 +431,9 @@ impl AssetWatch {
                         ratio,
                         since: channel.track.above.unwrap_or(time),
                         time,
-                        evidence: vec![self.evidence(part.0, part.1)],
+                        evidence: vec![self.evidence(index, 1.0)],
                     };
-                    let open = ctx.announce(&self.id, self.criticality, note, None);
+                    let open = ctx.announce(&self.id, self.criticality, note, chain);
                     self.channels[index].track.open = open;
                 }
             }
@@ -480,24 +467,6 @@ impl AssetWatch {
         self.track.open = ctx.announce(&self.id, self.criticality, note, None);
     }
 
-    /// The channel whose sensor is to blame: it has departed alone while its company is well, no
-    /// person has said that a failure of the machine would show just there, and either it stepped
-    /// as no machine does, or the others foretell it well and deny it. A slow departure of a tag
-    /// that goes its own way is the machine's until somebody has looked.
-    fn lone(&self, time: f64, shared: Option<Pattern>) -> Option<usize> {
-        if shared.is_some() || self.cloud.taking_part() < COMPANY {
-            return None;
-        }
-        let index = self.cloud.parts().first()?.column;
-        let channel = &self.channels[index];
-        if channel.has_failure_limit() || self.cloud.ratio_without(index)? >= OTHERS_WELL {
-            return None;
-        }
-        let abrupt = time - channel.stepped_at < STEP_MEMORY;
-        let denied = self.cloud.foretold(index).is_some_and(|share| share > FORETOLD);
-        (abrupt || denied).then_some(index)
-    }
-
     fn tell_again(
         &mut self,
         time: f64,
@@ -512,56 +481,6 @@ impl AssetWatch {
         let note = self.note(time, ratio, Fault::Machine, shared);
         let chain = self.track.open.as_ref().map(|open| open.chain);
         self.track.open = ctx.announce(&self.id, self.criticality, note, chain);
-    }
-
-    /// What is to be said of the machine's departure.
-    fn note(&self, time: f64, ratio: f64, fault: Fault, shared: Option<Pattern>) -> announce::Note {
-        let parts = self.cloud.parts();
-        let mut evidence: Vec<Evidence> =
-            parts.iter().take(3).map(|part| self.evidence(part.column, part.share)).collect();
-        if let Some(pattern) = shared {
-            // What the suspicious sensors say leads.
-            let mut by_sensor: Vec<(usize, f64)> = self
-                .suspicions
-                .iter()
-                .enumerate()
-                .filter_map(|(i, s)| s.filter(|s| s.pattern == pattern).map(|s| (i, s.ratio)))
-                .collect();
-            by_sensor.sort_by(|a, b| b.1.total_cmp(&a.1));
-            let total: f64 = by_sensor.iter().map(|(_, ratio)| ratio).sum();
-            evidence =
-                by_sensor.iter().take(3).map(|(i, r)| self.evidence(*i, r / total)).collect();
-        }
-        let far = evidence.iter().any(|e| e.sigma.abs() > 3.0);
-        let onset = self.onset.unwrap_or(time);
-        let pattern = match shared {
-            Some(pattern) => pattern,
-            None if !far => Pattern::Shape,
-            None if time - onset > DRIFT_TIME => Pattern::Drift,
-            None if fault == Fault::Sensor => Pattern::Offset,
-            None => Pattern::Level,
-        };
-        let mut detectors = Vec::new();
-        if let Some(pattern) = shared {
-            detectors.push(score(pattern.as_str(), ratio));
-        }
-        detectors.push(score("multivariate", self.cloud.last_ratio()));
-        let robust = evidence.iter().map(|e| e.sigma.abs()).fold(0.0, f64::max);
-        detectors.push(score("robust", robust / ROBUST_LIMIT));
-        let since = self.track.above.unwrap_or(time).min(onset);
-        announce::Note { fault, pattern, detectors, ratio, since, time, evidence }
-    }
-
-    fn evidence(&self, index: usize, contribution: f64) -> Evidence {
-        let channel = &self.channels[index];
-        let (expected, sigma) = self.cloud.expected(index).unwrap_or((channel.value, 0.0));
-        Evidence {
-            tag: channel.tag.path.tag.clone(),
-            value: channel.value,
-            expected,
-            sigma,
-            contribution,
-        }
     }
 
     /// Looks for tags that went silent while their source still speaks. `alive` says whether the
