@@ -14,6 +14,7 @@ mod bad_input;
 mod kill;
 mod modbus;
 mod mqtt_source;
+mod peers;
 mod shutdown;
 mod simulate;
 mod tidy;

@@ -76,15 +76,6 @@ pub struct Start {
     pub fresh: bool,
 }
 
-/// What the engine finds at a start.
-#[derive(Debug, Clone, Copy)]
-pub struct Start {
-    /// Last arrival number in the ring.
-    pub ring_last: Arrival,
-    /// Whether `state.db` was made anew: the ring's readings were then judged by an earlier one.
-    pub fresh: bool,
-}
-
 /// What a commit sets free.
 #[derive(Debug, Default)]
 pub struct Released {
