@@ -11,18 +11,16 @@ import asyncio
 import struct
 import sys
 
-from pymodbus.datastore import ModbusDeviceContext, ModbusSequentialDataBlock, ModbusServerContext
 from pymodbus.server import ModbusTcpServer
+from pymodbus.simulator import DataType, SimData, SimDevice
 
-HOLDING = 3  # the function code by which the context finds the table
+WRITE = 16  # the function code under which the server's own registers are written
 
 
 async def main():
     port = int(sys.argv[1]) if len(sys.argv) > 1 else 0
-    # A block that begins at 1 is what requests see as address 0.
-    device = ModbusDeviceContext(hr=ModbusSequentialDataBlock(1, [0] * 100))
-    context = ModbusServerContext(devices={1: device}, single=False)
-    server = ModbusTcpServer(context, address=("127.0.0.1", port))
+    registers = SimData(address=0, count=100, values=0, datatype=DataType.REGISTERS)
+    server = ModbusTcpServer(SimDevice(1, simdata=[registers]), address=("127.0.0.1", port))
     serving = asyncio.create_task(server.serve_forever())
     while not getattr(server, "transport", None) or not server.transport.sockets:
         await asyncio.sleep(0.01)
@@ -31,7 +29,7 @@ async def main():
     while line := await loop.run_in_executor(None, sys.stdin.readline):
         address, value = line.split()
         words = struct.unpack(">HH", struct.pack(">f", float(value)))
-        await context.async_setValues(1, HOLDING, int(address), list(words))
+        await server.async_setValues(1, WRITE, int(address), list(words))
         print("set", line.strip(), flush=True)
     await server.shutdown()
     await serving
