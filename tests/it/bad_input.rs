@@ -281,6 +281,7 @@ fn f_a01_on_a_full_disk_alarms_still_go_out_and_afterwards_all_is_written() {
         });
     }
     cross(&plant, &ear, 400.0);
+    daemon.http.reading("P-101", "t", |reading| reading["value"] == 400.0);
     let mut numbers: Vec<String> = Vec::new();
     for event in ear.events() {
         if text(&event, "type").starts_with("wheeltap.alarm.") {

@@ -91,7 +91,7 @@ fn crossings(plant: &Registers) -> (Arc<AtomicBool>, JoinHandle<()>) {
         let mut turn = 0_u16;
         while !stopped.load(Ordering::Relaxed) {
             for tag in 0..3_u16 {
-                let high = (turn + tag) % 3 == 0;
+                let high = (turn + tag).is_multiple_of(3);
                 plant.set(2 + 2 * tag, if high { 99.0 } else { 50.0 + f32::from(turn % 7) });
             }
             turn = turn.wrapping_add(1);
