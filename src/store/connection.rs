@@ -79,9 +79,14 @@ impl Plan<'_> {
         match attempt {
             Ok(opened) => Ok(opened),
             Err(error) if error.kind() == ErrorKind::Corrupt => {
-                tracing::error!(file = %path.display(), %error, "database moved aside");
                 let place = quarantine::move_away(self.dir, self.schema.file, boot.utc)
                     .map_err(|source| unusable(self.dir, source))?;
+                tracing::error!(
+                    file = %path.display(),
+                    place = %place.display(),
+                    error = &error as &dyn std::error::Error,
+                    "a corrupt database was moved aside"
+                );
                 let (writer, mut opened) = self.try_open(boot)?;
                 opened.quarantined = Some(place);
                 opened.clean_stop = false;

@@ -10,8 +10,12 @@
 mod plant_sim;
 mod support;
 
+mod bad_input;
+mod kill;
 mod modbus;
 mod mqtt_source;
+mod peers;
+mod shutdown;
 mod simulate;
 mod tidy;
 mod uplink;

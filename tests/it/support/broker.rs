@@ -14,6 +14,16 @@ pub(crate) struct Mosquitto {
 }
 
 impl Mosquitto {
+    /// Starts a broker for tests that wait for processes, not for tasks.
+    pub(crate) fn start_blocking() -> Option<Self> {
+        blocking(Self::start())
+    }
+
+    /// Kills the broker and starts it again, as [`Self::restart`].
+    pub(crate) fn restart_blocking(&mut self) {
+        blocking(self.restart());
+    }
+
     /// Starts a broker; `None` (and a line saying so) when it is not installed.
     pub(crate) async fn start() -> Option<Self> {
         // It cannot be given port 0, so it is started again when somebody took the port meanwhile.
@@ -21,7 +31,7 @@ impl Mosquitto {
             let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
             let directory = tempfile::tempdir().unwrap();
             let Some(child) = Self::spawn(port, &directory) else {
-                println!("skipped: needs mosquitto");
+                super::wait::skip("mosquitto");
                 return None;
             };
             let mut broker = Self { port, child, directory };
@@ -79,20 +89,31 @@ impl Mosquitto {
     /// Publishes with QoS 1 and waits until the broker has it.
     pub(crate) fn publish(&self, topic: &str, payload: &[u8], retain: bool) {
         let mut command = Command::new("mosquitto_pub");
-        command.args(["-h", "127.0.0.1", "-q", "1", "-s", "-t", topic]);
+        // It takes an empty message from an option only.
+        let body = if payload.is_empty() { "-n" } else { "-s" };
+        command.args(["-h", "127.0.0.1", "-q", "1", body, "-t", topic]);
         command.args(["-p", &self.port.to_string()]);
         if retain {
             command.arg("-r");
         }
         let mut child = command.stdin(Stdio::piped()).spawn().unwrap();
-        child.stdin.take().unwrap().write_all(payload).unwrap();
+        let mut input = child.stdin.take().unwrap();
+        if !payload.is_empty() {
+            input.write_all(payload).unwrap();
+        }
+        drop(input);
         assert!(child.wait().unwrap().success());
     }
 
-    fn kill(&mut self) {
+    /// Kills the broker.
+    pub(crate) fn kill(&mut self) {
         self.child.kill().ok();
         self.child.wait().ok();
     }
+}
+
+fn blocking<T>(future: impl Future<Output = T>) -> T {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(future)
 }
 
 impl Drop for Mosquitto {

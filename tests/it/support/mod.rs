@@ -1,6 +1,11 @@
-//! What several boundaries need: servers that misbehave, a broker, and an engine's other end.
+//! What several boundaries need: servers that misbehave, a broker, an engine's other end, and the
+//! daemon as a process.
 
 pub(crate) mod broker;
+pub(crate) mod daemon;
 pub(crate) mod engine_end;
 pub(crate) mod modbus_server;
+pub(crate) mod registers;
 pub(crate) mod setting;
+pub(crate) mod subscriber;
+pub(crate) mod wait;
