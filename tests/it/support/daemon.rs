@@ -28,8 +28,8 @@ pub(crate) struct Home {
     max_disk: &'static str,
     rest: String,
     port: u16,
-    /// A command that the daemon's own view of the file system is prepared with.
-    mount: Option<String>,
+    /// What the daemon's own view of the file system is prepared with: flags of `unshare`, command.
+    mount: Option<(&'static str, String)>,
 }
 
 impl Home {
@@ -60,9 +60,14 @@ impl Home {
     /// The same, its daemons in a mount namespace of their own that `mount` prepares; `None` when
     /// that is not possible here.
     pub(crate) fn inside(mut self, mount: &str) -> Option<Self> {
-        let tried = Command::new("unshare").args(["-m", "sh", "-c", mount]).output().ok()?;
-        self.mount = Some(mount.to_owned());
-        tried.status.success().then_some(self)
+        // Without privilege it takes a user namespace too, where the system gives one.
+        let possible = |flags: &&str| {
+            let tried = Command::new("unshare").args([flags, "sh", "-c", mount]).output();
+            tried.is_ok_and(|tried| tried.status.success())
+        };
+        let flags = ["-m", "-Urm"].into_iter().find(possible)?;
+        self.mount = Some((flags, mount.to_owned()));
+        Some(self)
     }
 
     /// Other room for the data.
@@ -149,11 +154,11 @@ impl Home {
         let log = fs::OpenOptions::new().append(true).create(true).open(&log_path).unwrap();
         let mut command = match &self.mount {
             None => Command::new(WHEELTAP),
-            Some(mount) => {
+            Some((flags, mount)) => {
                 // `exec` all the way, so that the child is the daemon itself.
                 let mut command = Command::new("unshare");
                 let script = format!("{mount} && exec \"$0\" \"$@\"");
-                command.args(["-m", "sh", "-c", &script, WHEELTAP]);
+                command.args([flags, "sh", "-c", &script, WHEELTAP]);
                 command
             }
         };
