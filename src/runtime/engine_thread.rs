@@ -164,7 +164,8 @@ fn replay(engine: &mut Engine, ring: &RingReader, clock: &Clock, heart: &Heart) 
                 heart.beat();
             }
             Err(error) => {
-                tracing::warn!(%error, "the ring could not be read; windows begin empty");
+                let error = super::parts::chain(&error);
+                tracing::warn!(error, "the ring could not be read; windows begin empty");
                 break;
             }
         }
@@ -245,7 +246,11 @@ impl Loop {
                 }
                 if !self.failing {
                     self.failing = true;
-                    tracing::error!(%error, "the state store does not commit; alarms go on from memory");
+                    let error = super::parts::chain(&error);
+                    tracing::error!(
+                        error,
+                        "the state store does not commit; alarms go on from memory"
+                    );
                     self.report_storage(
                         now,
                         true,

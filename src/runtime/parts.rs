@@ -188,7 +188,7 @@ pub(super) fn ring_reports(engine: EngineHandle) -> impl FnMut(RingReport) + Sen
 }
 
 /// An error with all its causes on one line.
-fn chain(error: &dyn std::error::Error) -> String {
+pub(super) fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {
