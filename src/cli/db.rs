@@ -8,7 +8,7 @@ use clap::{Args, Subcommand, ValueEnum};
 use super::{Code, Failure};
 use crate::store::inspect;
 
-/// Looks into the database files of a data directory, daemon running or not.
+/// Look into the database files of a data directory, daemon running or not
 #[derive(Debug, Args)]
 pub struct Db {
     #[command(subcommand)]

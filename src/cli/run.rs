@@ -13,7 +13,7 @@ use crate::runtime::telemetry::{self, LogFormat};
 use crate::runtime::watchdog::notify;
 use crate::runtime::{Daemon, DaemonOptions, shutdown};
 
-/// Runs the daemon until SIGTERM or SIGINT. SIGHUP reads the configuration again.
+/// Run the daemon until SIGTERM or SIGINT; SIGHUP reads the configuration again
 #[derive(Debug, Args)]
 pub(super) struct RunArgs {
     /// The configuration; `wheeltap check` says whether it is right.

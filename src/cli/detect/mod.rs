@@ -39,7 +39,7 @@ const SLOW: Duration = Duration::from_secs(300);
 /// Rows from whose distances it is told how far apart rows are.
 const ROWS_TO_TELL: usize = 5;
 
-/// Options of `detect`.
+/// Find anomalies in a recording: one asset, one column a tag
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Prints CSV `time,score,anomaly`, one row for every input row: score in [0,1] (0.5 at the \

@@ -4,20 +4,24 @@
 //! The serde form of [`Body`] is the journal's form on disk: variants and fields may be added (with
 //! `#[serde(default)]`), never renamed. The wire form upstream is made in `uplink::cloudevents`.
 
+mod matter;
+
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::alarm::Alarm;
-use super::anomaly::{Anomaly, Validated};
-use super::command::Command;
-use super::decision::Decision;
-use super::ids::{AssetId, EventId, TagId};
-use super::prognosis::{HealthIndex, Prediction};
-use super::severity::Severity;
-use super::time::Timestamp;
-use super::work_order::{Completion, OrderRequest, WorkOrder};
+use crate::domain::alarm::Alarm;
+use crate::domain::anomaly::{Anomaly, Validated};
+use crate::domain::command::Command;
+use crate::domain::decision::Decision;
+use crate::domain::ids::{AssetId, EventId, TagId};
+use crate::domain::prognosis::Prediction;
+use crate::domain::severity::Severity;
+use crate::domain::time::Timestamp;
+use crate::domain::work_order::{Completion, OrderRequest, WorkOrder};
+
+pub use matter::{Action, AssetState, JobSpec, Message, Phase};
 
 /// One thing that happened.
 #[derive(Debug, Clone, PartialEq)]
@@ -98,102 +102,6 @@ impl Class {
     pub fn parse(word: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|class| class.as_str() == word)
     }
-}
-
-/// How far an asset's baseline is learnt.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Phase {
-    /// Cannot know yet.
-    Learning,
-    /// Knows little: wider limits.
-    Provisional,
-    /// Knows.
-    Armed,
-}
-
-/// What orchestration does about a validated anomaly.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Action {
-    /// Plan an order without asking.
-    Act,
-    /// Ask a person whether to plan one.
-    Ask,
-    /// Only keep an eye on it.
-    Watch,
-}
-
-impl Action {
-    /// The word used in the configuration.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Act => "act",
-            Self::Ask => "ask",
-            Self::Watch => "watch",
-        }
-    }
-}
-
-/// State of an asset as subscribers see it.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct AssetState {
-    /// The asset.
-    pub asset: AssetId,
-    /// How far its baseline is learnt.
-    pub phase: Phase,
-    /// 1 as new, 0 failed.
-    pub health: HealthIndex,
-    /// Severity of its worst open alarm.
-    pub worst_alarm: Option<Severity>,
-    /// Its open work order.
-    pub work_order: Option<EventId>,
-    /// Median remaining useful life in seconds, when a prediction stands.
-    pub rul_p50: Option<f64>,
-    /// Anything the operator must know, e.g. that the baseline is being refilled.
-    pub notes: Vec<String>,
-}
-
-/// A message to people.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Message {
-    /// `console`, `email`, `webhook` or `mqtt`.
-    pub channel: String,
-    /// For whom: technicians' ids, roles or addresses.
-    pub recipients: Vec<String>,
-    /// Which text, e.g. `alarm-raised`.
-    pub template: String,
-    /// How urgent.
-    pub severity: Severity,
-    /// One line.
-    pub subject: String,
-    /// The text.
-    pub text: String,
-    /// Deliveries tried so far.
-    pub attempts: u32,
-}
-
-/// What a job is to compute. Results name the state they were computed from.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-#[non_exhaustive]
-pub enum JobSpec {
-    /// Follow a tag's way to its failure limit.
-    Degradation {
-        /// The asset.
-        asset: AssetId,
-        /// The tag.
-        tag: TagId,
-        /// The failure limit, in the tag's unit.
-        limit: f64,
-        /// Whether failure lies above (`true`) or below.
-        upward: bool,
-        /// Readings from here on belong to the present life of the part.
-        from: Option<Timestamp>,
-        /// Readings up to here.
-        to: Timestamp,
-    },
 }
 
 /// What happened.
