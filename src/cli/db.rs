@@ -25,9 +25,12 @@ enum Action {
 
 #[derive(Debug, Args)]
 struct Where {
-    /// The data directory (`gateway.data_dir` of the configuration).
-    #[arg(long, value_name = "DIR")]
-    data_dir: PathBuf,
+    /// The configuration that names the data directory.
+    #[arg(long, value_name = "FILE", required_unless_present = "data_dir")]
+    config: Option<PathBuf>,
+    /// The data directory itself.
+    #[arg(long, value_name = "DIR", conflicts_with = "config")]
+    data_dir: Option<PathBuf>,
     /// How to print.
     #[arg(long, value_enum, default_value_t = Format::Table)]
     format: Format,
@@ -54,18 +57,25 @@ pub fn run(db: &Db) -> Result<(), Failure> {
 }
 
 impl Where {
-    fn check(&self) -> Result<(), Failure> {
-        if self.data_dir.is_dir() {
-            return Ok(());
+    fn directory(&self) -> Result<PathBuf, Failure> {
+        let dir = match (&self.data_dir, &self.config) {
+            (Some(dir), _) => dir.clone(),
+            (None, Some(file)) => {
+                let config = crate::config::load(file);
+                config.map_err(|mistakes| Failure::new(Code::Config, mistakes))?.gateway.data_dir
+            }
+            (None, None) => return Err(Failure::new(Code::Usage, "--config or --data-dir")),
+        };
+        if dir.is_dir() {
+            return Ok(dir);
         }
-        let dir = self.data_dir.display();
-        Err(Failure::new(Code::Config, format!("{dir} is no directory")))
+        Err(Failure::new(Code::Config, format!("{} is no directory", dir.display())))
     }
 }
 
 fn info(place: &Where) -> Result<(), Failure> {
-    place.check()?;
-    let files = inspect::info(&place.data_dir).map_err(Failure::failed)?;
+    let dir = place.directory()?;
+    let files = inspect::info(&dir).map_err(Failure::failed)?;
     let mut text = String::new();
     match place.format {
         Format::Json => {
@@ -101,9 +111,9 @@ fn info(place: &Where) -> Result<(), Failure> {
 }
 
 fn verify(place: &Where) -> Result<(), Failure> {
-    place.check()?;
+    let dir = place.directory()?;
     let terminal = std::io::stderr().is_terminal();
-    let files = inspect::verify(&place.data_dir, |checked| {
+    let files = inspect::verify(&dir, |checked| {
         if terminal {
             eprint!("\r{checked} rows checked");
         }
