@@ -15,3 +15,4 @@ mod mqtt_source;
 mod simulate;
 mod tidy;
 mod uplink;
+mod wear;
