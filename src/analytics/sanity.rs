@@ -76,6 +76,30 @@ impl RunLength {
     }
 }
 
+/// Levels a series had while it was learnt. Where none was zero or crossed it (vibration, flow,
+/// current), turbulence and impacts scatter in proportion to the level: what has doubled may scatter
+/// twice as much, and that is no sign against its sensor.
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
+struct Levels {
+    seen: Option<(f64, f64)>,
+}
+
+impl Levels {
+    fn learn(&mut self, level: f64) {
+        let (low, high) = self.seen.unwrap_or((level, level));
+        self.seen = Some((low.min(level), high.max(level)));
+    }
+
+    /// By how much a level is larger than any that was learnt; 1 at least.
+    fn growth(&self, level: f64) -> f64 {
+        match self.seen {
+            Some((low, high)) if low > 0.0 => (level / high).max(1.0),
+            Some((low, high)) if high < 0.0 => (level / low).max(1.0),
+            Some(_) | None => 1.0,
+        }
+    }
+}
+
 /// Looks for more scatter than usual: exponential mean of the squared second differences, which a
 /// steady movement of the quantity leaves alone.
 ///
@@ -84,6 +108,9 @@ impl RunLength {
 #[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
 pub struct Scatter {
     last: Option<(f64, f64)>,
+    /// Exponential mean of the values, over the same span.
+    level: f64,
+    levels: Levels,
     mean: f64,
     total: f64,
     count: f64,
@@ -108,14 +135,19 @@ impl Scatter {
     fn advance(&mut self, step: f64, span: f64, value: f64) -> f64 {
         if let Some((last, before)) = self.last {
             let bend = value - 2.0 * last + before;
-            let square = bend * bend / 6.0;
-            let square =
-                if self.limit > 0.0 { square.min(SCATTER_CAP * self.limit) } else { square };
             self.count += 1.0;
             // A plain mean at first, so that the start does not weigh on for long.
             let weight = ewma_weight(step, span).max(1.0 / self.count);
+            self.level += weight * (value - self.level);
+            // While it is learnt what is usual, nothing is out of proportion.
+            let growth = if self.limit > 0.0 { self.levels.growth(self.level) } else { 1.0 };
+            let square = bend * bend / (6.0 * growth * growth);
+            let square =
+                if self.limit > 0.0 { square.min(SCATTER_CAP * self.limit) } else { square };
             self.mean += weight * (square - self.mean);
             self.total += square;
+        } else {
+            self.level = value;
         }
         self.last = Some((value, self.last.map_or(value, |(last, _)| last)));
         self.mean
@@ -126,6 +158,7 @@ impl Scatter {
         let mean = self.advance(step, span, value);
         if self.count >= SCATTER_SETTLED {
             self.largest = self.largest.max(mean);
+            self.levels.learn(self.level);
         }
     }
 
@@ -175,6 +208,7 @@ pub struct Spikes {
     count: f64,
     largest: f64,
     limit: f64,
+    levels: Levels,
     /// Median before a value that was far out, and how far it was; waits for the next value.
     waiting: Option<(f64, f64)>,
     stepped: bool,
@@ -197,7 +231,8 @@ impl Spikes {
 
     /// Takes a value while learning.
     pub fn learn(&mut self, value: f64) {
-        if let Some((_, far)) = self.advance(value) {
+        if let Some((middle, far)) = self.advance(value) {
+            self.levels.learn(middle);
             self.squares += far * far;
             self.count += 1.0;
             self.largest = self.largest.max(far);
@@ -217,14 +252,14 @@ impl Spikes {
         let found = self.waiting.take().map_or(0.0, |(middle, far)| {
             // Back means: more than half the way.
             if (value - middle).abs() < 0.5 * far {
-                return far / self.limit;
+                return far / (self.limit * self.levels.growth(middle));
             }
             self.stepped = true;
             0.0
         });
         if let Some((middle, far)) = self.advance(value)
             && self.limit > 0.0
-            && far > self.limit
+            && far > self.limit * self.levels.growth(middle)
         {
             self.waiting = Some((middle, far));
         }

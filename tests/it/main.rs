@@ -19,3 +19,4 @@ mod shutdown;
 mod simulate;
 mod tidy;
 mod uplink;
+mod wear;

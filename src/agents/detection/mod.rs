@@ -55,7 +55,7 @@ const ENDED_MAX: usize = 256;
 /// How often silent tags are looked for.
 const SILENCE_EVERY: Duration = Duration::from_secs(10);
 /// First byte of a snapshot.
-const SNAPSHOT_VERSION: u8 = 1;
+const SNAPSHOT_VERSION: u8 = 2;
 
 /// What a call hands down.
 #[derive(Debug)]

@@ -2,13 +2,21 @@
 
 use super::super::Context;
 use super::super::cloud::{ROWS_LEAST, Weakness};
-use super::{AssetWatch, GAP_STEPS, GAPS_MAX, Learn, OTHERS_WELL, PROLONG, RENEW_GROWTH};
+use super::{
+    AssetWatch, GAP_STEPS, GAPS_MAX, Learn, OTHERS_WELL, PROBATION_MAX, PROLONG, RENEW_GROWTH,
+    YOUNG,
+};
 use crate::domain::event::Phase;
 
 impl AssetWatch {
     pub(super) fn learn_row(&mut self, time: f64, step: f64, ctx: &mut Context<'_, '_>) {
-        let suspicious = self.phase == Phase::Provisional && self.latest.ratio > OTHERS_WELL;
-        if suspicious || self.running.is_holding() {
+        if self.running.is_holding() {
+            return;
+        }
+        let trusted = time - self.cloud.span().min(PROBATION_MAX);
+        if self.phase != Phase::Learning && self.latest.ratio > OTHERS_WELL {
+            // What came shortly before may have been the beginning of it.
+            self.cloud.forget_since(trusted);
             return;
         }
         self.cloud.keep(time, &self.row);
@@ -20,19 +28,31 @@ impl AssetWatch {
         };
         if self.phase == Phase::Learning {
             if complete && self.cloud.rows() >= ROWS_LEAST as f64 {
-                self.fit(ctx);
+                self.fit(time, ctx);
             } else {
                 self.say_gaps(time, ctx);
             }
-        } else if self.cloud.rows() >= RENEW_GROWTH * self.fitted_rows {
-            self.fit(ctx);
+        } else {
+            let enough = RENEW_GROWTH * self.fitted_rows;
+            if self.cloud.rows() >= enough && self.cloud.rows_until(trusted) >= enough {
+                self.fit(trusted, ctx);
+            }
+            if self.phase == Phase::Armed && !self.is_young() {
+                self.cloud.settle();
+            }
         }
     }
 
+    /// Whether too little was learnt to know how the asset goes through a day: it goes on learning,
+    /// armed or not. A recording is judged by the rows that were said to be healthy.
+    pub(super) fn is_young(&self) -> bool {
+        matches!(self.learn, Learn::Seconds(_)) && self.learnt < YOUNG
+    }
+
     /// Learns from what was kept, and says where that leads.
-    fn fit(&mut self, ctx: &mut Context<'_, '_>) {
-        let weaknesses = self.cloud.fit();
-        self.fitted_rows = self.cloud.rows();
+    fn fit(&mut self, until: f64, ctx: &mut Context<'_, '_>) {
+        let weaknesses = self.cloud.fit(until, self.is_young());
+        self.fitted_rows = self.cloud.rows_until(until);
         let prolonged = match self.learn {
             Learn::Seconds(seconds) => self.learnt >= PROLONG * seconds,
             Learn::Rows(_) => true,
@@ -71,7 +91,7 @@ impl AssetWatch {
             // Nothing moved: the same time again, with what is there.
             self.learnt = 0.0;
         }
-        if phase == Phase::Armed {
+        if phase == Phase::Armed && !self.is_young() {
             self.cloud.settle();
         }
         if phase != self.phase || phase == Phase::Learning {

@@ -26,8 +26,14 @@ use crate::domain::tag::Tag;
 
 /// A gap of more than this many usual steps does not count as time learnt from.
 const GAP_STEPS: f64 = 10.0;
-/// While provisional, what is learnt is renewed each time there are this many times more rows.
+/// What is learnt is renewed each time there are this many times more rows …
 const RENEW_GROWTH: f64 = 1.5;
+/// … until this much was learnt, in seconds: a day, through which surroundings and load go round.
+const YOUNG: f64 = 86_400.0;
+/// New rows are learnt from only when nothing suspicious has followed them for as long as the model
+/// was learnt from, which is as far as it can see; and no longer than this, in seconds: what creeps
+/// more slowly is ageing, and the centre's cap is there for it.
+const PROBATION_MAX: f64 = 3600.0;
 /// A period that still trends is prolonged to this many times its length at most.
 const PROLONG: f64 = 2.0;
 /// Tags that take part at least, for one that departs alone to be blamed on its sensor: with fewer
@@ -282,7 +288,7 @@ impl AssetWatch {
             return;
         }
         let step = self.cloud.advance(time, &self.row);
-        if self.phase != Phase::Armed {
+        if self.phase != Phase::Armed || self.is_young() {
             self.learn_row(time, step, ctx);
             if !judged {
                 return;
@@ -307,7 +313,7 @@ impl AssetWatch {
         let shared = self.shared();
         let quiet = self.track.open.is_none() && self.suspicions.iter().all(Option::is_none);
         if quiet && ratio < 1.0 {
-            self.cloud.follow(step, ratio);
+            self.cloud.follow(step, ratio, self.is_young());
         }
         let company =
             if self.active == self.trusted { ratio } else { self.cloud.ratio(&self.trusted, 1) };

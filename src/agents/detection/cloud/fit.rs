@@ -97,9 +97,8 @@ pub(super) fn unit_of(
 }
 
 /// Worst distance of rows that a model had not seen, over that model's own unit: the first part
-/// judged by the last and the last by the first. The smaller counts, so that a fault in one part
-/// of the learning period does not make the detector blind.
-pub(super) fn worst_unseen(table: &Array2<f64>, times: &[f64]) -> f64 {
+/// judged by the last and the last by the first; the smaller one and the larger one.
+pub(super) fn worst_unseen(table: &Array2<f64>, times: &[f64]) -> (f64, f64) {
     let rows = table.nrows();
     let part = share_of(rows, FIT_SHARE);
     let worst = |fit: (usize, usize), test: (usize, usize)| -> Option<f64> {
@@ -111,7 +110,10 @@ pub(super) fn worst_unseen(table: &Array2<f64>, times: &[f64]) -> f64 {
     let forward = worst((0, part), (part, rows));
     let backward = worst((rows - part, rows), (0, rows - part));
     match (forward, backward) {
-        (Some(a), Some(b)) => a.min(b),
-        (a, b) => a.or(b).unwrap_or(1.0),
+        (Some(a), Some(b)) => (a.min(b), a.max(b)),
+        (a, b) => {
+            let known = a.or(b).unwrap_or(1.0);
+            (known, known)
+        }
     }
 }

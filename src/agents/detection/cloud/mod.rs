@@ -41,6 +41,11 @@ const UNIT_QUANTILE: f64 = 0.99;
 const FREEZE: f64 = 0.5;
 /// And never further from where it was learnt than this share of the limit.
 const DRIFT_CAP: f64 = 0.25;
+/// A model younger than a day knows nothing of movements slower than what it has seen: until then
+/// its centre follows them freely, as quickly as it forgot while it was learnt, but no quicker than
+/// this, in seconds; the surroundings' temperature and the load of a process move over that and
+/// more.
+const FOLLOW_LEAST: f64 = 300.0;
 /// Independent rows (two time constants apart) below which limits are wider.
 const INDEPENDENT_ROWS: f64 = 20.0;
 /// A column that is missing in more than this share of the rows is left out.
@@ -76,8 +81,8 @@ struct Model {
     covariance: Vec<f64>,
     /// Squared distance at the limit.
     limit: f64,
-    /// Time constant of the centre, in seconds.
-    follow: f64,
+    /// How long a time was learnt from, in seconds.
+    span: f64,
     /// Principal components of the unsmoothed values, and their distances at the limit: a second
     /// opinion on single rows.
     components: Option<Components>,
@@ -251,18 +256,47 @@ impl Cloud {
         kept.times.push(time);
     }
 
-    /// Learns from the rows kept. The model holds from then on; the rows stay, so that it can be
-    /// learnt again from more. Returns what is weak about it; without a model when nothing moves.
-    pub(super) fn fit(&mut self) -> Vec<Weakness> {
+    /// How many rows were taken up to a time in seconds.
+    pub(super) fn rows_until(&self, time: f64) -> f64 {
+        let kept = self.kept.times.partition_point(|at| *at <= time);
+        if kept == self.kept.times.len() {
+            return self.kept.taken;
+        }
+        kept as f64 * f64::from(self.kept.stride.max(1))
+    }
+
+    /// Forgets the rows taken after a time in seconds.
+    pub(super) fn forget_since(&mut self, time: f64) {
+        if self.kept.times.last().is_none_or(|last| *last <= time) {
+            return;
+        }
+        self.kept.taken = self.rows_until(time);
+        let rows = self.kept.times.partition_point(|at| *at <= time);
+        self.kept.times.truncate(rows);
+        self.kept.smooth.truncate(rows * self.smooth.len());
+        self.kept.raw.truncate(rows * self.smooth.len());
+        self.kept.skipped = 0;
+    }
+
+    /// How long a time the model was learnt from, in seconds; 0 without one.
+    pub(super) fn span(&self) -> f64 {
+        self.model.as_ref().map_or(0.0, |model| model.span)
+    }
+
+    /// Learns from the rows kept up to a time in seconds. The model holds from then on; the rows
+    /// stay, so that it can be learnt again from more. Returns what is weak about it; without a
+    /// model when nothing moves.
+    pub(super) fn fit(&mut self, until: f64, young: bool) -> Vec<Weakness> {
         let mut weak = Vec::new();
-        let (columns, rows) = (self.smooth.len(), self.kept.times.len());
+        let columns = self.smooth.len();
+        let rows = self.kept.times.partition_point(|at| *at <= until);
         if rows < ROWS_LEAST {
             return vec![Weakness::Short];
         }
         let mut scratch = Vec::new();
         let (mut used, mut middle, mut scale, mut trending) = (vec![], vec![], vec![], vec![]);
         let column = |table: &[f32], index: usize| -> Vec<f64> {
-            table.iter().skip(index).step_by(columns).map(|v| f64::from(*v)).collect()
+            table.iter().skip(index).step_by(columns).take(rows).map(|v| f64::from(*v)).collect()
         };
         for index in 0..columns {
             let mut raw = column(&self.kept.raw, index);
@@ -280,7 +314,7 @@ impl Cloud {
                 continue;
             }
             let smooth = column(&self.kept.smooth, index);
-            if is_trending(&self.kept.times, &smooth) {
+            if is_trending(&self.kept.times[..rows], &smooth) {
                 trending.push(index);
             }
             used.push(index);
@@ -299,26 +333,42 @@ impl Cloud {
             let value = f64::from(self.kept.smooth[i * columns + used[j]]);
             if value.is_finite() { (value - middle[j]) / scale[j] } else { 0.0 }
         });
-        let times = &self.kept.times;
+        let times = &self.kept.times[..rows];
         let Some((centre, covariance, factor)) = metric_of(&table, times, 0, rows) else {
             return vec![Weakness::Constant];
         };
         let unit = unit_of(&table, 0, rows, &centre, &factor);
-        let worst = worst_unseen(&table, times);
+        let (near, far) = worst_unseen(&table, times);
         let span = self.kept.times[rows - 1] - self.kept.times[0];
         let independent = span / (2.0 * SMOOTH).max(span / rows as f64);
         if independent < 0.9 * INDEPENDENT_ROWS {
             weak.push(Weakness::Short);
         }
-        let wider = (INDEPENDENT_ROWS / independent.max(1.0)).max(1.0);
+        let mut worst = near.max(1.0) * (INDEPENDENT_ROWS / independent.max(1.0)).max(1.0);
+        // A fault in one part of the rows must not make the detector blind: the smaller one counts.
+        // The rows of a young model have stood their probation, but show little of what is usual.
+        if young {
+            worst = worst.max(far);
+        }
+        let reference = centre.to_vec();
+        let mut centre = reference.clone();
+        if let Some(old) = &self.model {
+            // Where the centre has followed to since those rows it stays.
+            for (i, column) in used.iter().enumerate() {
+                if let Some(k) = old.used.iter().position(|used| used == column) {
+                    let at = old.middle[k] + old.centre[k] * old.scale[k];
+                    centre[i] = (at - middle[i]) / scale[i];
+                }
+            }
+        }
         self.model = Some(Model {
             middle,
             scale,
-            reference: centre.to_vec(),
-            centre: centre.to_vec(),
+            reference,
+            centre,
             covariance: covariance.iter().copied().collect(),
-            limit: LIMIT_MARGIN * wider * worst.max(1.0) * unit,
-            follow: span.max(SMOOTH),
+            limit: LIMIT_MARGIN * worst * unit,
+            span: span.max(SMOOTH),
             components: None,
             single: Limits::default(),
             used,
@@ -426,17 +476,21 @@ impl Cloud {
     }
 
     /// Lets the centre follow the row last judged with `ratio`, `step` seconds after the one
-    /// before.
-    pub(super) fn follow(&mut self, step: f64, ratio: f64) {
+    /// before; freely when the model is `young`.
+    pub(super) fn follow(&mut self, step: f64, ratio: f64, young: bool) {
         let (Some(model), Some(metric)) = (&mut self.model, &self.metrics[self.present]) else {
             return;
         };
         if ratio >= FREEZE {
             return;
         }
-        let weight = ewma_weight(step, model.follow);
+        let memory = if young { (CENTRE_SHARE * model.span).max(FOLLOW_LEAST) } else { model.span };
+        let weight = ewma_weight(step, memory);
         for (&i, d) in metric.columns.iter().zip(&self.departure) {
             model.centre[i] += weight * d;
+        }
+        if young {
+            return;
         }
         self.whitened.clear();
         self.whitened.extend(metric.columns.iter().map(|&i| model.centre[i] - model.reference[i]));
