@@ -2,9 +2,10 @@
 
 use std::io::IsTerminal;
 
+use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
-use tracing_subscriber::{EnvFilter, Layer, fmt};
+use tracing_subscriber::{Layer, fmt};
 
 /// How logs look on stderr.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
@@ -16,11 +17,13 @@ pub enum LogFormat {
     Json,
 }
 
-/// Installs the subscriber. `RUST_LOG` refines it; the default is INFO for us and WARN for
+/// Installs the subscriber. `RUST_LOG` (`target=level,…`) refines it; the default is INFO for us and WARN for
 /// libraries. Later calls change nothing.
 pub fn install(format: Option<LogFormat>, default_filter: &str) {
-    let filter =
-        EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(default_filter));
+    let asked = std::env::var("RUST_LOG").ok().and_then(|text| text.parse().ok());
+    let filter: Targets = asked.unwrap_or_else(|| {
+        default_filter.parse().expect("the filters of this program are well-formed")
+    });
     let journal = match format {
         // systemd sets it when our stderr is its journal.
         None if std::env::var_os("JOURNAL_STREAM").is_some() => tracing_journald::layer().ok(),
