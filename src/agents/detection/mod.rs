@@ -248,6 +248,7 @@ impl Detection {
             watch.cloud = cloud;
             watch.phase = saved.phase;
             watch.learnt = saved.learnt;
+            watch.take_up();
             for (channel, old) in watch.channels.iter_mut().zip(saved.tags) {
                 channel.sanity = old.sanity;
                 channel.slow = old.slow.map(Box::new);

@@ -256,8 +256,8 @@ fn each_fault_is_found_and_named() {
     assert_eq!(drift.tags[0].as_str(), "t3");
     assert!(drift.evidence[0].sigma > 1.0 && (drift.evidence[0].expected - 500.0).abs() < 5.0);
     let shape = found(16, |_, _, row| {
-        row[0] += 0.6 * sigma(0);
-        row[1] -= 0.6 * sigma(1);
+        row[0] += sigma(0);
+        row[1] -= sigma(1);
     });
     // Two that always went together: one of the sensors is wrong.
     check("a pair that parts", shape, Fault::Sensor, Pattern::Shape);

@@ -14,7 +14,8 @@ mod judge;
 mod memory;
 mod surroundings;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -24,12 +25,14 @@ use self::judge::{Judgement, Persistence, Prior};
 use self::memory::Memory;
 use super::promise::Promise;
 use super::{Chain, Outbox, Saved, Setting, Stage, StageError, StageName};
+use crate::config::Rule;
 use crate::domain::alarm::{Alarm, AlarmCause};
 use crate::domain::anomaly::{Anomaly, Validated, Verdict};
 use crate::domain::event::{Body, Event};
 use crate::domain::ids::{AssetId, EventId, TagId, TagKey};
 use crate::domain::reading::Reading;
 use crate::domain::record::{Record, RecordKind};
+use crate::domain::tag::Plant;
 use crate::domain::time::{Now, Timestamp};
 use crate::domain::work_order::{OrderState, WorkOrder};
 
@@ -55,13 +58,17 @@ const RETRIALS_MAX: u32 = 6;
 /// The validation stage.
 #[derive(Debug)]
 pub struct Validation {
-    setting: Setting,
+    plant: Arc<Plant>,
+    rules: Vec<Rule>,
     memory: Vec<Memory>,
     cases: BTreeMap<AssetId, BTreeMap<EventId, Case>>,
     /// Open limit alarms per asset, with their tags.
     limits: BTreeMap<AssetId, BTreeMap<EventId, Option<TagId>>>,
     /// Orders that are being carried out, with the time until which that is believed.
     working: BTreeMap<AssetId, BTreeMap<EventId, Option<Timestamp>>>,
+    /// Departures dismissed because of that work, per asset ([`CASES_MAX`], the oldest is forgotten
+    /// first): while it lasts they are not spoken of again.
+    hushed: BTreeMap<AssetId, BTreeSet<EventId>>,
     priors: BTreeMap<(AssetId, TagId, String), Prior>,
     /// Cases that wait for a verdict; readings cost nothing while it is zero.
     pending: usize,
@@ -71,12 +78,21 @@ impl Validation {
     /// The stage, with no case open.
     #[must_use]
     pub fn new(setting: &Setting) -> Self {
+        let rules = setting.config.rules.clone();
+        Self { rules, ..Self::for_plant(Arc::clone(&setting.plant)) }
+    }
+
+    /// A stage for these assets and tags, without a configuration (recordings).
+    #[must_use]
+    pub fn for_plant(plant: Arc<Plant>) -> Self {
         Self {
-            memory: vec![Memory::default(); setting.plant.key_bound()],
-            setting: setting.clone(),
+            memory: vec![Memory::default(); plant.key_bound()],
+            plant,
+            rules: Vec::new(),
             cases: BTreeMap::new(),
             limits: BTreeMap::new(),
             working: BTreeMap::new(),
+            hushed: BTreeMap::new(),
             priors: BTreeMap::new(),
             pending: 0,
         }
@@ -86,6 +102,10 @@ impl Validation {
         // Detection says more of a departure that it announced before by an event that goes on from
         // the first one; the first one stays the anomaly's name.
         let id = event.cause.unwrap_or(event.id);
+        let in_work = self.is_in_work(now, &anomaly.asset);
+        if in_work && self.hushed.get(&anomaly.asset).is_some_and(|ids| ids.contains(&id)) {
+            return;
+        }
         let of_asset = self.cases.entry(anomaly.asset.clone()).or_default();
         if let Some(case) = of_asset.get_mut(&id) {
             case.worsen(anomaly);
@@ -121,8 +141,13 @@ impl Validation {
             self.decide(now, &anomaly.asset, oldest, Moment::Ended, out);
             self.forget(now, &anomaly.asset, oldest, out);
         }
-        if self.is_in_work(now, &anomaly.asset) {
+        if in_work {
             self.decide(now, &anomaly.asset, id, Moment::Patience, out);
+            let hushed = self.hushed.entry(anomaly.asset.clone()).or_default();
+            hushed.insert(id);
+            if hushed.len() > CASES_MAX {
+                hushed.pop_first();
+            }
         }
     }
 
@@ -132,7 +157,7 @@ impl Validation {
             .iter()
             .filter_map(|tag| self.key(&anomaly.asset, tag))
             .map(|key| {
-                let configured = self.setting.plant.tag(key).and_then(|tag| tag.period);
+                let configured = self.plant.tag(key).and_then(|tag| tag.period);
                 let learnt = self.memory.get(key.0 as usize).and_then(Memory::period);
                 configured.or(learnt).unwrap_or(PERIOD_UNKNOWN)
             })
@@ -142,7 +167,7 @@ impl Validation {
     }
 
     fn key(&self, asset: &AssetId, tag: &TagId) -> Option<TagKey> {
-        self.setting.plant.find(asset.as_str(), tag.as_str())
+        self.plant.find(asset.as_str(), tag.as_str())
     }
 
     fn is_in_work(&self, now: Now, asset: &AssetId) -> bool {
@@ -410,7 +435,7 @@ impl Stage for Validation {
             if self.pending == 0 || historical {
                 continue;
             }
-            let Some(tag) = self.setting.plant.tag(reading.tag) else { continue };
+            let Some(tag) = self.plant.tag(reading.tag) else { continue };
             if let Some(cases) = self.cases.get_mut(&tag.path.asset) {
                 for case in cases.values_mut().filter(|case| case.is_pending()) {
                     case.see(&tag.path.tag, reading);
@@ -443,6 +468,9 @@ impl Stage for Validation {
             Body::AnomalyEnded { asset, anomaly } => {
                 self.decide(now, asset, *anomaly, Moment::Ended, out);
                 self.forget(now, asset, *anomaly, out);
+                if let Some(hushed) = self.hushed.get_mut(asset) {
+                    hushed.remove(anomaly);
+                }
             }
             Body::AlarmRaised(alarm) => {
                 self.take_alarm(alarm, true);
@@ -517,9 +545,11 @@ impl Stage for Validation {
         let kept = |asset: &AssetId| setting.plant.assets.contains_key(asset);
         self.limits.retain(|asset, _| kept(asset));
         self.working.retain(|asset, _| kept(asset));
+        self.hushed.retain(|asset, _| kept(asset));
         self.priors.retain(|(asset, _, _), _| kept(asset));
         self.memory.resize(setting.plant.key_bound(), Memory::default());
-        self.setting = setting.clone();
+        self.plant = Arc::clone(&setting.plant);
+        self.rules.clone_from(&setting.config.rules);
         Ok(())
     }
 

@@ -30,20 +30,14 @@ impl Validation {
             .and_then(|tag| self.key(asset, tag))
             .and_then(|key| self.memory.get(key.0 as usize));
         Circumstances {
-            rules: self
-                .setting
-                .config
-                .rules
-                .iter()
-                .filter(|rule| self.holds(rule, anomaly))
-                .collect(),
+            rules: self.rules.iter().filter(|rule| self.holds(rule, anomaly)).collect(),
             other_cases: others.count(),
             limit_same_tag: limits.iter().any(|tag| tag.is_some() && *tag == first),
             limit_other_tag: limits.iter().any(|tag| *tag != first),
             in_work: self.is_in_work(now, asset),
             scatter_before: first_memory.and_then(Memory::scatter),
             deviation: case.watched.first().map_or(0.0, |watched| watched.deviation),
-            tags_of_asset: self.setting.plant.tags_of(asset).filter(|tag| !tag.discrete).count(),
+            tags_of_asset: self.plant.tags_of(asset).filter(|tag| !tag.discrete).count(),
             prior: self.prior(anomaly),
             patience: case.patience(),
         }
@@ -58,7 +52,6 @@ impl Validation {
                 .is_some_and(|tag| rule.tags.iter().any(|one| one == tag.as_str()));
         let when = rule.when.as_ref().is_none_or(|condition| {
             let value = self
-                .setting
                 .plant
                 .key(&condition.tag)
                 .and_then(|key| self.memory.get(key.0 as usize)?.value());

@@ -134,15 +134,24 @@ fn maintenance_in_progress_dismisses_and_ends() {
         correlation: EventId(uuid::Uuid::from_u128(5)),
     };
     bench.emit(Body::WorkOrderStarted(order.clone()));
-    detect(&mut bench, Pattern::Level, 0.9);
-    vibrate(&mut bench, [3.0; 12]);
+    let id = detect(&mut bench, Pattern::Level, 0.9);
+    let again = |bench: &mut Bench| {
+        let worse = anomaly(bench.now, Pattern::Level, 0.95);
+        let chain = Chain { cause: id, correlation: id };
+        bench.inject(Some(chain), |_| Body::AnomalyDetected(worse));
+    };
+    for _ in 0..3 {
+        vibrate(&mut bench, [3.0; 12]);
+        again(&mut bench);
+    }
+    assert_eq!(bench.count("anomaly-validated"), 1, "it is said once");
     let validated = verdict(&bench);
     assert_eq!(validated.verdict, Verdict::Dismissed);
     assert!(validated.adjustments[0].reason.contains("at work"), "{validated:?}");
 
     order.state = OrderState::Cancelled;
     bench.emit(Body::WorkOrderCancelled(order));
-    detect(&mut bench, Pattern::Level, 0.9);
+    again(&mut bench);
     vibrate(&mut bench, [3.0; 12]);
     assert_eq!(verdict(&bench).verdict, Verdict::Confirmed);
 }

@@ -1,9 +1,14 @@
-//! `detect`: the detection stage on a recording. One asset, one column a tag; every row gets a
+//! `detect`: detection and validation on a recording. One asset, one column a tag; every row gets a
 //! score and the debounced bit an operator would have got, from the rows up to it alone.
+//!
+//! The bit is on while an anomaly stands that was confirmed, from the row at which it was: what is
+//! dismissed or remains inconclusive raises no alarm in the daemon either. One that was over when
+//! it was confirmed shows in that row.
 
 mod figures;
 mod table;
 
+use std::collections::{BTreeSet, VecDeque};
 use std::fs::File;
 use std::io::{BufRead, BufReader, BufWriter, Write};
 use std::path::{Path, PathBuf};
@@ -17,12 +22,13 @@ use self::table::{Layout, Rows};
 use super::{Code, Failure};
 use crate::agents::acquisition::Acquisition;
 use crate::agents::detection::{Detection, Learn};
-use crate::agents::{Acquire, IdSource, Outbox, Stage};
+use crate::agents::validation::Validation;
+use crate::agents::{Acquire, IdSource, Outbox, Stage, StageError};
 use crate::analytics::calibrate::bounded;
-use crate::domain::anomaly::Anomaly;
+use crate::domain::anomaly::{Anomaly, Verdict};
 use crate::domain::asset::{Asset, AssetClass};
-use crate::domain::event::Body;
-use crate::domain::ids::{AssetId, SourceId, TagId, TagKey, TagPath};
+use crate::domain::event::{Body, Event};
+use crate::domain::ids::{AssetId, EventId, SourceId, TagId, TagKey, TagPath};
 use crate::domain::reading::{RawBatch, RawReading, RawValue, Reading, Reason};
 use crate::domain::severity::Criticality;
 use crate::domain::tag::{Limits, Plant, Tag};
@@ -221,7 +227,7 @@ impl<'a> Session<'a> {
             (None, None) if apart >= SLOW.as_secs_f64() => Learn::Seconds(LEARN_SLOW.as_secs_f64()),
             (None, None) => Learn::Seconds(LEARN.as_secs_f64()),
         };
-        self.stages = Some(Stages::new(self.names.len(), learn));
+        self.stages = Some(Stages::new(self.names.len(), learn, !self.args.no_validation));
         for row in std::mem::take(&mut self.waiting) {
             self.judge(row)?;
         }
@@ -235,7 +241,7 @@ impl<'a> Session<'a> {
         writeln!(self.output, "{},{},{}", row.written, judged.score, u8::from(judged.anomalous))
             .map_err(writing)?;
         if let Some(explain) = &mut self.explain {
-            for anomaly in &judged.risen {
+            for (anomaly, verdict) in &judged.risen {
                 let tags: Vec<_> = anomaly
                     .evidence
                     .iter()
@@ -249,7 +255,7 @@ impl<'a> Session<'a> {
                     .collect();
                 let line = json!({
                     "time": row.written, "fault": anomaly.fault, "pattern": anomaly.pattern,
-                    "verdict": null, "score": anomaly.score, "severity": anomaly.severity,
+                    "verdict": verdict, "score": anomaly.score, "severity": anomaly.severity,
                     "confidence": anomaly.confidence, "tags": tags,
                 });
                 writeln!(explain, "{line}").map_err(writing)?;
@@ -293,6 +299,10 @@ fn column_of(tag: &TagId) -> usize {
 struct Stages {
     acquisition: Acquisition,
     detection: Detection,
+    /// None: the bit of detection alone.
+    validation: Option<Validation>,
+    /// Anomalies that were confirmed and are not over.
+    confirmed: BTreeSet<EventId>,
     ids: IdSource,
     asset: AssetId,
     source: SourceId,
@@ -305,11 +315,12 @@ struct Stages {
 struct Judged {
     score: f64,
     anomalous: bool,
-    risen: Vec<Anomaly>,
+    /// Anomalies by which the bit rose, with their verdicts.
+    risen: Vec<(Anomaly, Option<Verdict>)>,
 }
 
 impl Stages {
-    fn new(columns: usize, learn: Learn) -> Self {
+    fn new(columns: usize, learn: Learn, validated: bool) -> Self {
         let asset = AssetId::new("recording").expect("a plain word is an identifier");
         let source = SourceId::new("recording").expect("a plain word is an identifier");
         let tags = (0..columns).map(|column| Tag {
@@ -338,7 +349,9 @@ impl Stages {
         let plant = Arc::new(Plant::new([machine], tags));
         Self {
             acquisition: Acquisition::for_plant(&plant),
+            validation: validated.then(|| Validation::for_plant(Arc::clone(&plant))),
             detection: Detection::for_plant(plant, learn),
+            confirmed: BTreeSet::new(),
             ids: IdSource::new(0),
             asset,
             source,
@@ -372,22 +385,66 @@ impl Stages {
         self.readings.clear();
         self.acquisition.judge(now, &batch, &mut self.readings);
         self.raws = batch.readings;
+        let failed = |e: StageError| Failure::failed(e);
         let mut out = Outbox::new(now, &mut self.ids, None);
-        let failed = |e: crate::agents::StageError| Failure::failed(e);
         self.detection.on_readings(now, &self.readings, false, &mut out).map_err(failed)?;
         if self.detection.next_deadline().is_some_and(|at| at <= now.mono) {
             self.detection.on_deadline(now, &mut out).map_err(failed)?;
         }
+        let said = std::mem::take(&mut out.events);
         let latest = self.detection.assessment(&self.asset).unwrap_or_default();
-        let risen = out
-            .events
-            .into_iter()
-            .filter(|event| event.cause.is_none())
-            .filter_map(|event| {
-                if let Body::AnomalyDetected(anomaly) = event.body { Some(anomaly) } else { None }
-            })
-            .collect();
-        Ok(Judged { score: bounded(latest.ratio), anomalous: latest.anomalous, risen })
+        let score = bounded(latest.ratio);
+        if self.validation.is_none() {
+            let first = said.into_iter().filter(|event| event.cause.is_none());
+            let risen = first.filter_map(|event| {
+                let Body::AnomalyDetected(anomaly) = event.body else { return None };
+                Some((anomaly, None))
+            });
+            return Ok(Judged { score, anomalous: latest.anomalous, risen: risen.collect() });
+        }
+        let risen = self.validate(now, said).map_err(failed)?;
+        let anomalous = !self.confirmed.is_empty() || !risen.is_empty();
+        Ok(Judged { score, anomalous, risen })
+    }
+
+    /// Lets validation see the row and what detection said of it; what was confirmed by that.
+    fn validate(
+        &mut self,
+        now: Now,
+        said: Vec<Event>,
+    ) -> Result<Vec<(Anomaly, Option<Verdict>)>, StageError> {
+        let Some(validation) = &mut self.validation else { return Ok(Vec::new()) };
+        let mut risen = Vec::new();
+        let mut waiting = VecDeque::from(said);
+        let mut over = Vec::new();
+        let mut out = Outbox::new(now, &mut self.ids, None);
+        validation.on_readings(now, &self.readings, false, &mut out)?;
+        if validation.next_deadline().is_some_and(|at| at <= now.mono) {
+            validation.on_deadline(now, &mut out)?;
+        }
+        waiting.extend(out.events);
+        while let Some(event) = waiting.pop_front() {
+            let mut out = Outbox::new(now, &mut self.ids, None);
+            validation.on_event(now, &event, &mut out)?;
+            // A verdict at the end comes before the end.
+            for event in out.events.into_iter().rev() {
+                waiting.push_front(event);
+            }
+            if let Body::AnomalyValidated(said) = event.body {
+                if said.verdict == Verdict::Confirmed {
+                    if !over.contains(&said.anomaly_id) {
+                        self.confirmed.insert(said.anomaly_id);
+                    }
+                    risen.push((said.anomaly, Some(said.verdict)));
+                } else {
+                    self.confirmed.remove(&said.anomaly_id);
+                }
+            } else if let Body::AnomalyEnded { anomaly, .. } = event.body {
+                self.confirmed.remove(&anomaly);
+                over.push(anomaly);
+            }
+        }
+        Ok(risen)
     }
 }
 

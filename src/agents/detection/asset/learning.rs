@@ -43,6 +43,11 @@ impl AssetWatch {
         }
     }
 
+    /// Goes on from what an earlier run had learnt: the next renewal waits for more rows than that.
+    pub(in super::super) fn take_up(&mut self) {
+        self.fitted_rows = if self.cloud.is_fitted() { self.cloud.rows() } else { 0.0 };
+    }
+
     /// Whether too little was learnt to know how the asset goes through a day: it goes on learning,
     /// armed or not. A recording is judged by the rows that were said to be healthy.
     pub(super) fn is_young(&self) -> bool {
@@ -82,6 +87,9 @@ impl AssetWatch {
         let recording = matches!(self.learn, Learn::Rows(_));
         let phase = if !self.cloud.is_fitted() {
             Phase::Learning
+        } else if self.phase == Phase::Armed {
+            // What goes on moving is learnt like the rest; it disarms nothing.
+            Phase::Armed
         } else if reasons.is_empty() || recording && !short {
             Phase::Armed
         } else {

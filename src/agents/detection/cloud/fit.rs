@@ -2,9 +2,12 @@
 
 use ndarray::{Array1, Array2};
 
-use super::{CENTRE_SHARE, FIT_SHARE, UNIT_QUANTILE};
+use super::{CENTRE_SHARE, FIT_SHARE, SMOOTH, UNIT_QUANTILE};
 use crate::analytics::multivariate::{Cholesky, ledoit_wolf};
 use crate::analytics::stats::{quantile, slope};
+
+/// Smoothing has settled after this many of its time constants: 95 % of its start is forgotten.
+const SETTLED: f64 = 3.0;
 
 /// A share of a number of rows.
 pub(super) fn share_of(rows: usize, share: f64) -> usize {
@@ -96,24 +99,51 @@ pub(super) fn unit_of(
     quantile(&mut distances(table, from, to, centre, factor), UNIT_QUANTILE).max(1e-12)
 }
 
-/// Worst distance of rows that a model had not seen, over that model's own unit: the first part
-/// judged by the last and the last by the first; the smaller one and the larger one.
+/// Worst distance of rows that a model had not seen, over that model's own unit: the last part
+/// judged by the first and the first by the last; the smaller one and the larger one. For the
+/// larger one the rows at the beginning, whose smoothing had not settled, do not count.
 pub(super) fn worst_unseen(table: &Array2<f64>, times: &[f64]) -> (f64, f64) {
     let rows = table.nrows();
     let part = share_of(rows, FIT_SHARE);
-    let worst = |fit: (usize, usize), test: (usize, usize)| -> Option<f64> {
+    let unseen = |fit: (usize, usize), test: (usize, usize)| -> Option<Vec<f64>> {
         let (centre, _, factor) = metric_of(table, times, fit.0, fit.1)?;
         let unit = unit_of(table, fit.0, fit.1, &centre, &factor);
         let far = distances(table, test.0, test.1, &centre, &factor);
-        Some(far.into_iter().fold(0.0, f64::max) / unit)
+        Some(far.into_iter().map(|distance| distance / unit).collect())
     };
-    let forward = worst((0, part), (part, rows));
-    let backward = worst((rows - part, rows), (0, rows - part));
+    let worst = |far: &[f64]| far.iter().copied().fold(0.0, f64::max);
+    let forward = unseen((0, part), (part, rows));
+    let backward = unseen((rows - part, rows), (0, rows - part));
+    let settled = times.partition_point(|time| *time < times[0] + SETTLED * SMOOTH);
     match (forward, backward) {
-        (Some(a), Some(b)) => (a.min(b), a.max(b)),
+        (Some(a), Some(b)) => {
+            let rest = b.get(settled..).map_or(0.0, worst);
+            let (a, b) = (worst(&a), worst(&b));
+            (a.min(b), a.max(rest))
+        }
         (a, b) => {
-            let known = a.or(b).unwrap_or(1.0);
+            let known = a.or(b).map_or(1.0, |far| worst(&far));
             (known, known)
         }
     }
+}
+
+/// Time in seconds after which the slowest of the columns has forgotten where it was: the first lag
+/// at which its autocorrelation is below 1/e.
+pub(super) fn memory_of(table: &Array2<f64>, times: &[f64]) -> f64 {
+    let rows = table.nrows();
+    let spacing = (times[rows - 1] - times[0]) / rows as f64;
+    let longest = table
+        .columns()
+        .into_iter()
+        .map(|column| {
+            let mean = column.sum() / rows as f64;
+            let along = |lag: usize| -> f64 {
+                (lag..rows).map(|i| (column[i] - mean) * (column[i - lag] - mean)).sum()
+            };
+            let forgotten = along(0) / std::f64::consts::E;
+            (1..rows).find(|lag| along(*lag) < forgotten).unwrap_or(rows)
+        })
+        .max();
+    longest.unwrap_or(rows) as f64 * spacing
 }

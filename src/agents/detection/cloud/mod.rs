@@ -11,7 +11,7 @@ mod fit;
 use ndarray::Array2;
 use serde::{Deserialize, Serialize};
 
-use self::fit::{is_trending, metric_of, share_of, thin, unit_of, worst_unseen};
+use self::fit::{is_trending, memory_of, metric_of, share_of, thin, unit_of, worst_unseen};
 use crate::analytics::multivariate::{Cholesky, Components, Distances};
 use crate::analytics::stats::{ewma_weight, median_and_sigma};
 
@@ -42,10 +42,11 @@ const FREEZE: f64 = 0.5;
 /// And never further from where it was learnt than this share of the limit.
 const DRIFT_CAP: f64 = 0.25;
 /// A model younger than a day knows nothing of movements slower than what it has seen: until then
-/// its centre follows them freely, as quickly as it forgot while it was learnt, but no quicker than
-/// this, in seconds; the surroundings' temperature and the load of a process move over that and
-/// more.
-const FOLLOW_LEAST: f64 = 300.0;
+/// its centre follows them freely with this time constant, in seconds. The day's course of a
+/// temperature moves on by a hundredth of its range in it; machines that fail slower than this are
+/// found once a day is known, or by their limits. Only the limit stops it, not half of it: what is
+/// usual lies further out than so young a model knows.
+const FOLLOW_YOUNG: f64 = 300.0;
 /// Independent rows (two time constants apart) below which limits are wider.
 const INDEPENDENT_ROWS: f64 = 20.0;
 /// A column that is missing in more than this share of the rows is left out.
@@ -344,12 +345,13 @@ impl Cloud {
         if independent < 0.9 * INDEPENDENT_ROWS {
             weak.push(Weakness::Short);
         }
-        let mut worst = near.max(1.0) * (INDEPENDENT_ROWS / independent.max(1.0)).max(1.0);
-        // A fault in one part of the rows must not make the detector blind: the smaller one counts.
-        // The rows of a young model have stood their probation, but show little of what is usual.
-        if young {
-            worst = worst.max(far);
-        }
+        // What wanders over minutes has shown little of itself in ten of them. A recording, and a model
+        // that has seen a day, are believed to hold what is usual.
+        let seen = if young { span / (2.0 * memory_of(&table, times)) } else { independent };
+        let wider = (INDEPENDENT_ROWS / seen.min(independent).max(1.0)).max(1.0);
+        // A fault in one part of the rows must not make the detector blind: the smaller distance
+        // counts. The rows of a young model have stood their probation.
+        let worst = (near.max(1.0) * wider).max(if young { far } else { 0.0 });
         let reference = centre.to_vec();
         let mut centre = reference.clone();
         if let Some(old) = &self.model {
@@ -481,10 +483,10 @@ impl Cloud {
         let (Some(model), Some(metric)) = (&mut self.model, &self.metrics[self.present]) else {
             return;
         };
-        if ratio >= FREEZE {
+        if ratio >= if young { 1.0 } else { FREEZE } {
             return;
         }
-        let memory = if young { (CENTRE_SHARE * model.span).max(FOLLOW_LEAST) } else { model.span };
+        let memory = if young { FOLLOW_YOUNG } else { model.span };
         let weight = ewma_weight(step, memory);
         for (&i, d) in metric.columns.iter().zip(&self.departure) {
             model.centre[i] += weight * d;
