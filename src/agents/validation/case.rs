@@ -91,7 +91,11 @@ impl Case {
             self.persistence.bad = self.persistence.bad.saturating_add(1);
             return;
         }
+        // A slow series is judged by means over half an hour and more.
+        let detectors = &self.validated.anomaly.detectors;
+        let by_means = detectors.iter().any(|score| score.detector == BY_MEANS);
         let departs = match pattern {
+            _ if by_means => true,
             Pattern::Spike | Pattern::Drift | Pattern::Offset | Pattern::Level => {
                 departs(watched, reading.value)
             }
@@ -108,6 +112,8 @@ impl Case {
     }
 }
 
+/// The detector of slow series; what it finds does not show in one value.
+const BY_MEANS: &str = "time-of-day";
 /// Evidence watched per case; only the first few tell anything, the most answerable come first.
 const WATCHED_MAX: usize = 8;
 

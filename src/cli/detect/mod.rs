@@ -3,7 +3,7 @@
 //!
 //! The bit is on while an anomaly stands that was confirmed, from the row at which it was: what is
 //! dismissed or remains inconclusive raises no alarm in the daemon either. One that was over when
-//! it was confirmed shows in that row.
+//! it was confirmed shows in that row; the bit stays on while the next one waits for its verdict.
 
 mod figures;
 mod table;
@@ -303,6 +303,9 @@ struct Stages {
     validation: Option<Validation>,
     /// Anomalies that were confirmed and are not over.
     confirmed: BTreeSet<EventId>,
+    /// Those without a verdict: they keep the bit on, they do not set it.
+    waiting: BTreeSet<EventId>,
+    on: bool,
     ids: IdSource,
     asset: AssetId,
     source: SourceId,
@@ -352,6 +355,8 @@ impl Stages {
             validation: validated.then(|| Validation::for_plant(Arc::clone(&plant))),
             detection: Detection::for_plant(plant, learn),
             confirmed: BTreeSet::new(),
+            waiting: BTreeSet::new(),
+            on: false,
             ids: IdSource::new(0),
             asset,
             source,
@@ -403,7 +408,11 @@ impl Stages {
             return Ok(Judged { score, anomalous: latest.anomalous, risen: risen.collect() });
         }
         let risen = self.validate(now, said).map_err(failed)?;
-        let anomalous = !self.confirmed.is_empty() || !risen.is_empty();
+        // One departure often goes over into the next (a sensor's into its machine's): no new alarm
+        // begins while the next one is being looked at.
+        let goes_on = self.on && !self.waiting.is_empty();
+        let anomalous = !self.confirmed.is_empty() || !risen.is_empty() || goes_on;
+        self.on = anomalous;
         Ok(Judged { score, anomalous, risen })
     }
 
@@ -430,7 +439,12 @@ impl Stages {
             for event in out.events.into_iter().rev() {
                 waiting.push_front(event);
             }
-            if let Body::AnomalyValidated(said) = event.body {
+            if let Body::AnomalyDetected(_) = event.body
+                && event.cause.is_none()
+            {
+                self.waiting.insert(event.id);
+            } else if let Body::AnomalyValidated(said) = event.body {
+                self.waiting.remove(&said.anomaly_id);
                 if said.verdict == Verdict::Confirmed {
                     if !over.contains(&said.anomaly_id) {
                         self.confirmed.insert(said.anomaly_id);
@@ -441,6 +455,7 @@ impl Stages {
                 }
             } else if let Body::AnomalyEnded { anomaly, .. } = event.body {
                 self.confirmed.remove(&anomaly);
+                self.waiting.remove(&anomaly);
                 over.push(anomaly);
             }
         }
