@@ -109,8 +109,7 @@ impl Rule {
                 }
                 let value = number * self.scale + self.offset;
                 if self.invalid.iter().any(|sentinel| sentinel.total_cmp(&number).is_eq()) {
-                    let kept = if value.is_finite() { value } else { f64::NAN };
-                    return (kept, Quality::Bad(Reason::Sentinel));
+                    return (f64::NAN, Quality::Bad(Reason::Sentinel));
                 }
                 (value, Quality::Good)
             }
@@ -288,8 +287,8 @@ mod tests {
         let bad = Quality::Bad;
         for (value, expected, quality) in [
             (RawValue::Number(500.0), 10.0, Quality::Good),
-            (RawValue::Number(65535.0), 6513.5, bad(Reason::Sentinel)),
-            (RawValue::Number(f64::from(-9999.9_f32)), -1039.99, bad(Reason::Sentinel)),
+            (RawValue::Number(65535.0), f64::NAN, bad(Reason::Sentinel)),
+            (RawValue::Number(f64::from(-9999.9_f32)), f64::NAN, bad(Reason::Sentinel)),
             (RawValue::Number(2401.0), 200.1, bad(Reason::Range)),
             (RawValue::Number(2400.0), 200.0, Quality::Good),
             (RawValue::Number(f64::NAN), f64::NAN, bad(Reason::Nan)),

@@ -92,6 +92,9 @@ fn judged(tag: &TagConfig, value: RawValue) -> (Option<f64>, Quality) {
         return (None, Quality::Bad(Reason::Sentinel));
     }
     let value = raw * tag.scale + tag.offset;
+    if !value.is_finite() {
+        return (None, Quality::Bad(Reason::Nan));
+    }
     let outside = tag.range.is_some_and(|(low, high)| !(low..=high).contains(&value));
     (Some(value), if outside { Quality::Bad(Reason::Range) } else { Quality::Good })
 }

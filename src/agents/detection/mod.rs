@@ -44,7 +44,7 @@ use crate::domain::alarm::{Alarm, AlarmCause, AlarmState};
 use crate::domain::command::{Command, CommandResult, Refusal, Verb};
 use crate::domain::event::{Body, Event, Phase};
 use crate::domain::ids::{AssetId, EventId, SourceId, TagId, TagKey};
-use crate::domain::reading::Reading;
+use crate::domain::reading::{Reading, Reason};
 use crate::domain::record::RecordKind;
 use crate::domain::tag::{Plant, Tag};
 use crate::domain::time::Now;
@@ -416,6 +416,11 @@ impl Stage for Detection {
         let mono = now.mono.as_secs_f64();
         let mut timers = false;
         for reading in readings {
+            if reading.quality.reason() == Some(Reason::Clock) {
+                // A time that cannot be right must not become the asset's: until it came round,
+                // nothing would be newer.
+                continue;
+            }
             let slot = self.slots.get_mut(reading.tag.0 as usize).and_then(Option::as_mut);
             let Some(slot) = slot else { continue };
             let good = reading.quality.is_good();

@@ -366,6 +366,50 @@ fn bad_values_never_enter() {
     assert_eq!(rig.take(), [""; 0]);
 }
 
+/// A reading of column 0 outside the polls' rhythm.
+fn stray(rig: &mut Rig, key: u32, time: Timestamp, quality: Quality) {
+    let value = 50.0;
+    let reading = Reading { tag: TagKey(key), arrival: Arrival(0), time, value, quality };
+    rig.call(|stage, now, out| stage.on_readings(now, &[reading], false, out).unwrap());
+}
+
+#[test]
+fn a_time_that_cannot_be_right_stops_no_clock() {
+    let (mut rig, mut plant) = (Rig::new(plain(), 600.0), Healthy::new(27));
+    let years = Duration::from_secs(4 * 365 * 86_400);
+    for i in 0..700 {
+        rig.step(&plant.row());
+        if i == 5 || i == 650 {
+            let future = rig.now().utc.after(years);
+            stray(&mut rig, 0, future, Quality::Bad(Reason::Clock));
+        }
+    }
+    assert_eq!(rig.stage.phase(&asset().id), Some(Phase::Armed));
+    for _ in 0..120 {
+        let mut row = plant.row();
+        row[2] += 12.0 * sigma(2);
+        rig.step(&row);
+    }
+    assert!(!rig.anomalies().is_empty(), "the asset has become blind");
+}
+
+#[test]
+fn a_burst_of_messages_does_not_keep_the_asset_from_learning() {
+    let mut tags = plain();
+    tags.push(Tag { period: None, ..tag(u32::try_from(COLUMNS).unwrap(), "over_mqtt") });
+    let (mut rig, mut plant) = (Rig::new(tags, 600.0), Healthy::new(28));
+    for i in 0..700 {
+        rig.step(&plant.row());
+        if i == 20 {
+            for piece in 1..=50 {
+                let time = rig.now().utc.after(Duration::from_millis(piece));
+                stray(&mut rig, u32::try_from(COLUMNS).unwrap(), time, Quality::Good);
+            }
+        }
+    }
+    assert_ne!(rig.stage.phase(&asset().id), Some(Phase::Learning));
+}
+
 #[test]
 fn a_silent_tag_is_its_sensors_and_a_silent_source_is_not() {
     let (mut rig, mut plant) = learnt(26);

@@ -20,8 +20,7 @@ impl AssetWatch {
             return;
         }
         self.cloud.keep(time, &self.row);
-        let usual = self.fastest.max(f64::MIN_POSITIVE);
-        self.learnt += step.min(GAP_STEPS * usual);
+        self.learnt += step.min(GAP_STEPS * self.usual_interval());
         let complete = match self.learn {
             Learn::Seconds(seconds) => self.learnt >= seconds,
             Learn::Rows(rows) => self.cloud.rows() >= f64::from(rows),

@@ -224,10 +224,22 @@ impl AssetWatch {
         self.begin_row();
     }
 
+    /// How often most of the tags come, in seconds: the lower median of their intervals. One tag
+    /// whose messages came in a burst says nothing about the others.
+    fn usual_interval(&self) -> f64 {
+        let known = self.channels.iter().map(|channel| channel.interval);
+        let mut known: Vec<f64> = known.filter(|interval| *interval > 0.0).collect();
+        known.sort_by(f64::total_cmp);
+        known.get(known.len().saturating_sub(1) / 2).copied().unwrap_or(f64::INFINITY)
+    }
+
     fn begin_row(&mut self) {
+        // Polled tags set the pace where there are any: what arrives when it likes may burst.
+        let polled = self.channels.iter().any(|channel| channel.tag.period.is_some());
         let quickest = self
             .channels
             .iter()
+            .filter(|channel| channel.tag.period.is_some() || !polled)
             .map(|channel| channel.interval)
             .filter(|interval| *interval > 0.0)
             .fold(f64::INFINITY, f64::min);
