@@ -40,6 +40,7 @@ fn plant(assets: u32, columns: u32) -> Arc<Plant> {
         limits: Limits { high: Some(1e5), ..Limits::default() },
         period: Some(Duration::from_secs(1)),
         discrete: false,
+        handling: wheeltap::domain::tag::Handling::default(),
     });
     Arc::new(Plant::new([], tags))
 }
@@ -70,7 +71,7 @@ impl Source {
             })
             .collect();
         let source = SourceId::new("plc").expect("an identifier");
-        let batch = RawBatch { source, readings, ack: None, historical: false };
+        let batch = RawBatch { source, readings, extras: None, ack: None, historical: false };
         (Now { mono, utc, trusted: true }, batch)
     }
 }

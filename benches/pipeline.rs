@@ -125,7 +125,7 @@ fn pipeline() -> f64 {
                 })
                 .collect();
             let source = source.clone();
-            let batch = RawBatch { source, readings, ack: None, historical: false };
+            let batch = RawBatch { source, readings, extras: None, ack: None, historical: false };
             engine.turn(now, Input::Readings(batch));
         }
         engine.turn_deadlines(now);

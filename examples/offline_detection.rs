@@ -45,6 +45,7 @@ fn main() -> Result<(), Box<dyn Error>> {
             limits: Limits::default(),
             period: Some(Duration::from_secs(1)),
             discrete: false,
+            handling: wheeltap::domain::tag::Handling::default(),
         });
     }
     let plant = Arc::new(Plant::new([], tags));
@@ -64,8 +65,13 @@ fn main() -> Result<(), Box<dyn Error>> {
             retained: false,
         };
         let values = (0..).zip(row).map(raw).collect();
-        let batch =
-            RawBatch { source: source.clone(), readings: values, ack: None, historical: false };
+        let batch = RawBatch {
+            source: source.clone(),
+            readings: values,
+            extras: None,
+            ack: None,
+            historical: false,
+        };
         readings.clear();
         acquisition.judge(now, &batch, &mut readings);
         let mut out = Outbox::new(now, &mut ids, None);

@@ -249,6 +249,7 @@ mod tests {
             limits: Limits::default(),
             period: Some(Duration::from_secs(1)),
             discrete: false,
+            handling: crate::domain::tag::Handling::default(),
         }
     }
 
@@ -276,7 +277,7 @@ mod tests {
 
     fn judged(stage: &mut Acquisition, now: Now, raws: Vec<RawReading>) -> Vec<Reading> {
         let source = SourceId::new("plc").unwrap();
-        let batch = RawBatch { source, readings: raws, ack: None, historical: false };
+        let batch = RawBatch { source, readings: raws, extras: None, ack: None, historical: false };
         let mut readings = Vec::new();
         stage.judge(now, &batch, &mut readings);
         readings

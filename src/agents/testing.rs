@@ -445,6 +445,7 @@ pub(crate) fn modbus_tag(
             invalid: Vec::new(),
             limits,
             discrete: false,
+            handling: crate::domain::tag::Handling::default(),
         },
         point: Point {
             unit: 1,

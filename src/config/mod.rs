@@ -380,6 +380,8 @@ pub struct TagConfig {
     pub limits: Limits,
     /// Whether it is a state rather than a measurement.
     pub discrete: bool,
+    /// How its values are treated beyond that.
+    pub handling: crate::domain::tag::Handling,
 }
 
 /// One tag of a Modbus source.
@@ -602,6 +604,7 @@ impl Config {
             limits: tag.limits,
             period,
             discrete: tag.discrete,
+            handling: tag.handling.clone(),
         });
         crate::domain::tag::Plant::new(self.assets.iter().cloned(), tags)
     }

@@ -180,6 +180,36 @@ pub struct RawReading {
     pub retained: bool,
 }
 
+/// One text of one tag: a status in words, a serial number.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RawText {
+    /// Which tag.
+    pub tag: TagKey,
+    /// Time from the payload, when it has one.
+    pub source_time: Option<Timestamp>,
+    /// Arrival of the response or message in UTC.
+    pub arrived: Timestamp,
+    /// What came, trimmed, without control characters.
+    pub text: Box<str>,
+    /// Kept by the broker from before we listened.
+    pub retained: bool,
+}
+
+/// One burst of evenly spaced samples of one tag, unscaled.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RawWaveform {
+    /// Which tag.
+    pub tag: TagKey,
+    /// Time of the first sample from the payload, when it has one.
+    pub source_time: Option<Timestamp>,
+    /// Arrival of the response or message in UTC.
+    pub arrived: Timestamp,
+    /// The samples, in the device's units, oldest first.
+    pub samples: Box<[f32]>,
+    /// Kept by the broker from before we listened.
+    pub retained: bool,
+}
+
 /// What a source hands over in one piece: one response, one message, one request body.
 #[derive(Debug)]
 pub struct RawBatch {
@@ -187,10 +217,21 @@ pub struct RawBatch {
     pub source: SourceId,
     /// The values, in the order they came.
     pub readings: Vec<RawReading>,
+    /// What came that is no number; `None` almost always, so that a batch of numbers costs nothing.
+    pub extras: Option<Box<Extras>>,
     /// Told when the readings are durable; a sender is waiting.
     pub ack: Option<Ack>,
     /// History handed in later (`import`): stored and learnt from, raises no alarm.
     pub historical: bool,
+}
+
+/// The part of a batch that is no number.
+#[derive(Debug, Default, PartialEq)]
+pub struct Extras {
+    /// Texts, in the order they came.
+    pub texts: Vec<RawText>,
+    /// Bursts, in the order they came.
+    pub waveforms: Vec<RawWaveform>,
 }
 
 /// Somebody waits until readings are durable. Told `true` when they are; dropped untold when they

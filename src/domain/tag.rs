@@ -59,6 +59,34 @@ pub struct Tag {
     pub period: Option<Duration>,
     /// Whether the tag is a state (bool, enumeration): stored, never judged by statistics.
     pub discrete: bool,
+    /// How its values are treated beyond scale and range.
+    pub handling: Handling,
+}
+
+/// How the values of a tag are treated beyond scale and range. The default changes nothing.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Handling {
+    /// Decimals that a value is rounded to, half away from zero.
+    pub decimals: Option<u8>,
+    /// Names of states by raw value, e.g. 0 is `stopped`.
+    pub states: Vec<(i64, String)>,
+    /// What a value of the tag is.
+    pub form: Form,
+}
+
+/// What a value of a tag is.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub enum Form {
+    /// A number.
+    #[default]
+    Number,
+    /// A text; stored as the number of the text in the tag's list of texts.
+    Text,
+    /// A burst of samples, evenly spaced.
+    Waveform {
+        /// Samples a second, where known.
+        rate_hz: Option<f64>,
+    },
 }
 
 /// All assets and tags of one configuration, the tags addressed by their key.

@@ -105,6 +105,7 @@ async fn durable(api: &Api, readings: Vec<RawReading>) -> Result<(), Problem> {
     let batch = RawBatch {
         source: SourceId::new(SOURCE).expect("`http` is an id"),
         readings,
+        extras: None,
         ack: Some(Ack(told)),
         historical: false,
     };

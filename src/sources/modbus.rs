@@ -601,7 +601,7 @@ impl Bus {
             return Ok(());
         }
         let source = self.sources[source].health.name().clone();
-        let batch = RawBatch { source, readings, ack: None, historical: false };
+        let batch = RawBatch { source, readings, extras: None, ack: None, historical: false };
         self.engine.send(Input::Readings(batch)).await
     }
 }

@@ -388,7 +388,8 @@ impl Tap {
                 durable = Some(telling);
             }
             let source = health.name().clone();
-            let batch = RawBatch { source, readings: heard.readings, ack, historical: false };
+            let batch =
+                RawBatch { source, readings: heard.readings, extras: None, ack, historical: false };
             self.engine.send(Input::Readings(batch)).await?;
         }
         let stub = Publish { topic: String::new(), payload: bytes::Bytes::new(), ..publish };

@@ -323,6 +323,7 @@ fn plant() -> Plant {
             limits: Limits::default(),
             period: None,
             discrete: false,
+            handling: crate::domain::tag::Handling::default(),
         }],
     )
 }

@@ -53,6 +53,7 @@ fn plant() -> Arc<Plant> {
         limits: Limits::default(),
         period: None,
         discrete: false,
+        handling: crate::domain::tag::Handling::default(),
     });
     Arc::new(Plant::new(assets, tags))
 }

@@ -82,7 +82,7 @@ impl Line {
             });
         }
         for (source, readings) in of_source {
-            let batch = RawBatch { source, readings, ack: None, historical: false };
+            let batch = RawBatch { source, readings, extras: None, ack: None, historical: false };
             let mut judged = Vec::new();
             self.acquisition.judge(self.now, &batch, &mut judged);
             self.turn(|stage, now, out| stage.on_readings(now, &judged, false, out).unwrap());

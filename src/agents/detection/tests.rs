@@ -42,6 +42,7 @@ fn tag(key: u32, name: &str) -> Tag {
         limits: Limits::default(),
         period: Some(Duration::from_secs(1)),
         discrete: false,
+        handling: crate::domain::tag::Handling::default(),
     }
 }
 

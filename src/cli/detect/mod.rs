@@ -339,6 +339,7 @@ impl Stages {
             limits: Limits::default(),
             period: None,
             discrete: false,
+            handling: crate::domain::tag::Handling::default(),
         });
         let machine = Asset {
             id: asset.clone(),
@@ -385,8 +386,13 @@ impl Stages {
             retained: false,
         }));
         let readings = std::mem::take(&mut self.raws);
-        let batch =
-            RawBatch { source: self.source.clone(), readings, ack: None, historical: false };
+        let batch = RawBatch {
+            source: self.source.clone(),
+            readings,
+            extras: None,
+            ack: None,
+            historical: false,
+        };
         self.readings.clear();
         self.acquisition.judge(now, &batch, &mut self.readings);
         self.raws = batch.readings;

@@ -244,7 +244,8 @@ fn after_a_start_unseen_readings_are_judged_and_known_ones_only_learnt_from() {
             retained: false,
         };
         let source = crate::domain::ids::SourceId::new("m").unwrap();
-        let batch = RawBatch { source, readings: vec![raw], ack: None, historical: false };
+        let batch =
+            RawBatch { source, readings: vec![raw], extras: None, ack: None, historical: false };
         first.turn(now(at), Input::Readings(batch));
         ring.extend(first.take_readings().unwrap().readings);
         if at == 3 {

@@ -287,7 +287,7 @@ impl World {
                 })
                 .collect();
             let source = SourceId::new("line").expect("a legal name");
-            let batch = RawBatch { source, readings, ack: None, historical: false };
+            let batch = RawBatch { source, readings, extras: None, ack: None, historical: false };
             self.engine_mut().turn(now, Input::Readings(batch));
         }
     }

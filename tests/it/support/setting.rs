@@ -67,6 +67,7 @@ pub(crate) fn tag(name: &str) -> TagConfig {
         invalid: Vec::new(),
         limits: Limits::default(),
         discrete: false,
+        handling: wheeltap::domain::tag::Handling::default(),
     }
 }
 
