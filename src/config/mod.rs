@@ -18,6 +18,7 @@ mod tests;
 pub use mistake::{ConfigErrors, Mistake};
 pub use parse::{load, parse};
 pub use policy::default_decisions;
+pub use sources::ComputedTag;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -53,6 +54,8 @@ pub struct Config {
     pub modbus: Vec<ModbusSource>,
     /// `[[mqtt]]`
     pub mqtt: Vec<MqttSource>,
+    /// `[[computed]]`, each after those it rests on.
+    pub computed: Vec<ComputedTag>,
     /// `[[notify]]`
     pub notify: Vec<NotifyChannel>,
     /// `[[decision]]`, in order; the first row that matches counts. Never empty: the default table
@@ -569,6 +572,10 @@ pub struct FailureMode {
     pub repair: Duration,
 }
 
+/// The source that computed tags name.
+static COMPUTED: std::sync::LazyLock<SourceId> =
+    std::sync::LazyLock::new(|| SourceId::new("computed").expect("`computed` is an id"));
+
 /// Every tag of the configuration with its source and, where known, how often it is expected.
 impl Config {
     /// All tags in the order of the file.
@@ -579,7 +586,8 @@ impl Config {
         let mqtt = self.mqtt.iter().flat_map(|source| {
             source.tags.iter().map(move |tag| (&source.name, &tag.tag, tag.expect_every))
         });
-        modbus.chain(mqtt)
+        let computed = self.computed.iter().map(|tag| (&*COMPUTED, &tag.tag, tag.period));
+        modbus.chain(mqtt).chain(computed)
     }
 
     /// The table of assets and tags, given the store's numbers for the tags.
