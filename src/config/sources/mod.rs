@@ -1,6 +1,7 @@
 //! Where readings come from: `[[modbus]]`, `[[mqtt]]`, and what their tags share.
 
 mod modbus;
+mod modbus_link;
 mod mqtt;
 
 pub(super) use modbus::modbus;
