@@ -3,6 +3,7 @@
 
 mod env;
 mod files;
+mod link;
 mod links;
 mod mistake;
 mod parse;
@@ -15,6 +16,7 @@ pub(crate) mod values;
 #[cfg(test)]
 mod tests;
 
+pub use link::{Certificates, Host, LineOptions, Link, Parity, Rs485, Serial};
 pub use mistake::{ConfigErrors, Mistake};
 pub use parse::{load, parse};
 pub use policy::default_decisions;
@@ -403,10 +405,10 @@ pub struct ModbusTag {
 pub struct ModbusSource {
     /// Its name.
     pub name: SourceId,
-    /// Host and port of a Modbus TCP server; sources with one address share a connection.
-    pub host: String,
-    /// Port, 502 by default.
-    pub port: u16,
+    /// How it is reached; sources with one link share a connection.
+    pub link: Link,
+    /// How that connection is used; the same for all that share it.
+    pub line: LineOptions,
     /// How often it is read.
     pub poll: Duration,
     /// Deadline of one request.

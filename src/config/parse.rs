@@ -150,7 +150,7 @@ fn read(root: &Section<'_>, origin: &Path, env: &BTreeMap<String, String>) -> Op
     let assets = assets(root, &mut declared);
     let technicians = people::technicians(root, &mut declared);
     let mut taken = sources::Taken::default();
-    let modbus = sources::modbus(root, &mut declared, &mut taken);
+    let modbus = sources::modbus(root, &mut declared, &mut taken, &names);
     let mqtt = sources::mqtt(root, &mut declared, &mut taken, &names);
     let computed = sources::computed(root, &mut declared, &mut taken, periods(&modbus, &mqtt));
     links::check_client_ids(root, upstream.as_ref(), &mqtt);

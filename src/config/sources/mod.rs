@@ -2,6 +2,7 @@
 
 mod computed;
 mod modbus;
+mod modbus_link;
 mod mqtt;
 
 pub use computed::ComputedTag;
