@@ -52,7 +52,7 @@ fn expect_mistake(text: &str, key: &str, what: &str) -> Mistake {
 fn the_reference_passes_as_it_lies_there() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("config/wheeltap.toml");
     let config = load(&path).unwrap_or_else(|errors| panic!("{errors}"));
-    assert_eq!(config.tags().count(), 3);
+    assert_eq!(config.tags().count(), 4);
     assert_eq!(config.hash.len(), 64);
     // What the reference calls the default is the default.
     assert_eq!(config.decisions, default_decisions());
