@@ -2,6 +2,7 @@
 //! wrong. Every mistake is collected with file, line, column and key; nothing stops at the first.
 
 mod env;
+mod fault_script;
 mod files;
 mod links;
 mod mistake;
@@ -15,6 +16,7 @@ pub(crate) mod values;
 #[cfg(test)]
 mod tests;
 
+pub use fault_script::{FaultRule, FaultScript, Mischief, load_faults, parse_faults, unit_ranges};
 pub use mistake::{ConfigErrors, Mistake};
 pub use parse::{load, parse};
 pub use policy::default_decisions;
