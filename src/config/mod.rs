@@ -2,6 +2,7 @@
 //! wrong. Every mistake is collected with file, line, column and key; nothing stops at the first.
 
 mod env;
+mod fault_script;
 mod files;
 mod link;
 mod links;
@@ -16,6 +17,7 @@ pub(crate) mod values;
 #[cfg(test)]
 mod tests;
 
+pub use fault_script::{FaultRule, FaultScript, Mischief, load_faults, parse_faults, unit_ranges};
 pub use link::{Certificates, Host, LineOptions, Link, Parity, Rs485, Serial};
 pub use mistake::{ConfigErrors, Mistake};
 pub use parse::{load, parse};
