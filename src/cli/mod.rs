@@ -8,6 +8,7 @@ mod probe;
 mod records;
 mod run;
 mod simulate;
+mod spectrum;
 mod stop;
 
 use std::fmt;
@@ -33,6 +34,7 @@ enum Command {
     Probe(probe::Args),
     Simulate(simulate::Arguments),
     Detect(detect::Args),
+    Spectrum(spectrum::Args),
     Ctl(Box<ctl::Args>),
     Db(db::Db),
 }
@@ -116,6 +118,7 @@ fn dispatch(command: Command) -> Result<(), Failure> {
         Command::Probe(args) => probe::run(&args),
         Command::Simulate(arguments) => simulate::run(arguments),
         Command::Detect(args) => detect::run(&args),
+        Command::Spectrum(args) => spectrum::run(&args),
         Command::Ctl(args) => ctl::run(*args),
         Command::Db(db) => db::run(&db),
     }
