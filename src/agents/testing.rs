@@ -412,6 +412,7 @@ pub(crate) fn plain_config() -> Config {
             tags,
         }],
         mqtt: Vec::new(),
+        computed: Vec::new(),
         notify: Vec::new(),
         decisions: vec![
             row(Some(30), 0.6, 1, Action::Act),

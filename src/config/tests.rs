@@ -52,7 +52,7 @@ fn expect_mistake(text: &str, key: &str, what: &str) -> Mistake {
 fn the_reference_passes_as_it_lies_there() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("config/wheeltap.toml");
     let config = load(&path).unwrap_or_else(|errors| panic!("{errors}"));
-    assert_eq!(config.tags().count(), 3);
+    assert_eq!(config.tags().count(), 4);
     assert_eq!(config.hash.len(), 64);
     // What the reference calls the default is the default.
     assert_eq!(config.decisions, default_decisions());
@@ -220,9 +220,7 @@ fn one_based_addresses_are_moved() {
 
 #[test]
 fn later_features_are_refused_by_name() {
-    for table in
-        ["[sparkplug]", "[[part]]", "[[contact]]", "[[report]]", "[[computed]]", "[[replay]]"]
-    {
+    for table in ["[sparkplug]", "[[part]]", "[[contact]]", "[[report]]", "[[replay]]"] {
         let key = table.trim_matches(['[', ']']);
         expect_mistake(&with(table), key, "not available in this version");
     }
@@ -504,6 +502,37 @@ fn mutate(random: &mut fastrand::Rng, text: &str) -> String {
         _ => lines.truncate(index.max(1)),
     }
     lines.join("\n")
+}
+
+#[test]
+fn computed_tags_name_their_mistakes() {
+    let with = |computed: &str| {
+        let text = format!(
+            "[gateway]\nsite = \"s\"\nid = \"g\"\n[[asset]]\nid = \"M-1\"\nname = \"m\"\n\
+             class = \"motor\"\ncriticality = 3\n[[mqtt]]\nname = \"m\"\nurl = \"mqtt://h\"\n\
+             [[mqtt.tag]]\nid = \"flow\"\nasset = \"M-1\"\ntopic = \"t\"\n{computed}"
+        );
+        match parse(&text, Path::new("w.toml"), &BTreeMap::new()) {
+            Ok(config) => config.computed.iter().map(|tag| tag.tag.path.to_string()).collect(),
+            Err(errors) => errors.to_string(),
+        }
+    };
+    let tag = |id: &str, expression: &str| {
+        format!("[[computed]]\nid = \"{id}\"\nasset = \"M-1\"\nexpression = \"{expression}\"\n")
+    };
+    assert_eq!(with(&(tag("b", "a * 2") + &tag("a", "flow / 2"))), "M-1/aM-1/b");
+    let wrong = with(&tag("a", "flwo + 1"));
+    assert!(wrong.contains("there is no tag `M-1/flwo`: did you mean `M-1/flow`?"), "{wrong}");
+    let wrong = with(&tag("a", "flow +"));
+    assert!(
+        wrong.contains("w.toml:19:14: computed.expression: `flow +`, at character 7"),
+        "{wrong}"
+    );
+    let wrong = with(&(tag("a", "b + flow") + &tag("b", "a")));
+    assert!(wrong.contains("`M-1/a` rests on itself") && wrong.contains("`M-1/b`"), "{wrong}");
+    assert!(with(&tag("a", "1 + 1")).contains("names no tag"));
+    assert!(with(&(tag("a", "flow") + "scale = 2\n")).contains("write it as arithmetic"));
+    assert!(with(&(tag("flow", "flow"))).contains("declared twice, first in source `m`"));
 }
 
 #[test]

@@ -18,6 +18,7 @@ use wheeltap::domain::tag::Limits;
 /// A configuration with these sources. Tags get their keys in the order of the sources.
 pub(crate) fn setting(modbus: Vec<ModbusSource>, mqtt: Vec<MqttSource>) -> Setting {
     let config = Config {
+        computed: Vec::new(),
         gateway: Gateway {
             site: "test".to_owned(),
             id: "gw".to_owned(),
