@@ -200,6 +200,17 @@ pub(super) struct Spot<'a, T> {
     pub(super) at: &'a Place,
 }
 
+/// A raw value of a device as written.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Raw<'a> {
+    Integer(i64),
+    Number(f64),
+    Text(&'a str),
+}
+
+/// A key that is a value itself, and the string it holds.
+pub(super) type Named<'a> = (Spot<'a, &'a str>, Spot<'a, &'a str>);
+
 /// Reads one table.
 ///
 /// Every accessor reports what is wrong with the value and then answers as if the key were absent,
@@ -389,6 +400,48 @@ impl<'a> Section<'a> {
             }
         }
         numbers
+    }
+
+    /// An array of raw values, without the items that are none.
+    pub(super) fn raws(&self, key: &'static str) -> Vec<Spot<'a, Raw<'a>>> {
+        let mut raws = Vec::new();
+        for item in self.array(key) {
+            let value = match item.value.typed() {
+                Value::Integer(number) => Raw::Integer(*number),
+                Value::Float(number) if number.is_finite() => Raw::Number(*number),
+                Value::String(text) | Value::Override(text, _) => Raw::Text(text),
+                Value::Float(_)
+                | Value::Bool(_)
+                | Value::Datetime(_)
+                | Value::Array(_)
+                | Value::Table(_) => {
+                    let kind = item.value.kind();
+                    self.wrong_at(&item.at, key, format!("holds {kind}, not a raw value"));
+                    continue;
+                }
+            };
+            raws.push(Spot { value, at: &item.at });
+        }
+        raws
+    }
+
+    /// The keys of the table under `key` with the strings they hold; empty when absent.
+    pub(super) fn named(&self, key: &'static str) -> Vec<Named<'a>> {
+        let Some(spot) = self.of_kind(key, "a table", Value::as_table) else { return Vec::new() };
+        let mut named = Vec::new();
+        for entry in &spot.value.entries {
+            match entry.node.value.as_text() {
+                Some(value) => named.push((
+                    Spot { value: entry.key.as_str(), at: &entry.key_at },
+                    Spot { value, at: &entry.node.at },
+                )),
+                None => {
+                    let kind = entry.node.value.kind();
+                    self.wrong_at(&entry.node.at, key, format!("holds {kind}, not a string"));
+                }
+            }
+        }
+        named
     }
 
     /// A date or time, or the same as a string, as written.

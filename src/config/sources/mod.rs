@@ -2,6 +2,7 @@
 
 mod modbus;
 mod mqtt;
+mod point;
 
 pub(super) use modbus::modbus;
 pub(super) use mqtt::mqtt;
@@ -10,7 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use crate::domain::ids::{SourceId, TagPath};
-use crate::domain::tag::{Handling, Limits};
+use crate::domain::tag::Limits;
 
 use super::parse::Declared;
 use super::tree::Section;
@@ -45,6 +46,19 @@ fn shared(
     declared: &mut Declared,
     taken: &mut Taken,
 ) -> Option<TagConfig> {
+    let discrete = discrete || tag.has("values");
+    shared_with(tag, source, discrete, tag.numbers("invalid"), declared, taken)
+}
+
+/// The same of a tag whose `invalid` is read by its type.
+fn shared_with(
+    tag: &Section<'_>,
+    source: &Section<'_>,
+    discrete: bool,
+    invalid: Vec<f64>,
+    declared: &mut Declared,
+    taken: &mut Taken,
+) -> Option<TagConfig> {
     let id = tag.need("id", values::tag_id);
     let asset = tag.need("asset", |text| declared.asset(text));
     let path = asset.zip(id).map(|(asset, tag)| TagPath { asset, tag });
@@ -64,14 +78,10 @@ fn shared(
     }
     let offset = tag.number("offset").unwrap_or(0.0);
     let range = range(tag);
-    let invalid = tag.numbers("invalid");
     let limits = tag.table("limits").map_or_else(Limits::default, |table| limits(&table, range));
     let discrete = tag.flag("discrete").unwrap_or(discrete);
-    for key in ["values", "profile"] {
-        tag.later(key);
-    }
+    let handling = point::handling(tag);
     let path = path?;
-    let handling = Handling::default();
     Some(TagConfig {
         path,
         unit,
