@@ -5,14 +5,12 @@
 //! sentinel, implausible, kept by a broker, wrong device clock, too old. Works on tables indexed
 //! by [`TagKey`](crate::domain::ids::TagKey); a reading costs no allocation and no look-up by name.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
-
 use super::acquisition_counters::{Counter, Step};
 use super::acquisition_texts::Texts;
+use super::computed::{Computed, Worked};
 use super::{Acquire, Outbox, Saved, Setting, Stage, StageError, StageName, acquisition_bursts};
 use crate::domain::event::Event;
 use crate::domain::reading::{
@@ -70,15 +68,23 @@ pub struct Acquisition {
     bursts: Vec<Burst>,
     /// Counters that wrapped or were reset since the last call that could say so.
     turned: Vec<Record>,
+    computed: Computed,
+    /// Scratch of [`Acquire::judge`].
+    worked: Vec<Worked>,
+    /// The readings that come next are those just judged.
+    just_judged: bool,
 }
+
+/// Leads the snapshot.
+const SNAPSHOT_VERSION: u8 = 1;
 
 impl Acquisition {
     /// A stage for this configuration.
     #[must_use]
     pub fn new(setting: &Setting) -> Self {
-        let rules = rules(&setting.plant, &mut []);
-        let plant = Arc::clone(&setting.plant);
-        Self { rules, plant, texts: Texts::default(), bursts: Vec::new(), turned: Vec::new() }
+        let computed =
+            Computed::new(&setting.config.computed, &setting.plant, &Computed::default());
+        Self { computed, ..Self::for_plant(&setting.plant) }
     }
 
     /// A stage for these tags, without a configuration (recordings).
@@ -86,7 +92,16 @@ impl Acquisition {
     pub fn for_plant(plant: &Plant) -> Self {
         let plant = Arc::new(plant.clone());
         let rules = rules(&plant, &mut []);
-        Self { rules, plant, texts: Texts::default(), bursts: Vec::new(), turned: Vec::new() }
+        Self {
+            rules,
+            plant,
+            texts: Texts::default(),
+            bursts: Vec::new(),
+            turned: Vec::new(),
+            computed: Computed::default(),
+            worked: Vec::new(),
+            just_judged: false,
+        }
     }
 
     /// Texts and bursts as values that are judged like all others.
@@ -265,31 +280,25 @@ impl Acquire for Acquisition {
     fn judge(&mut self, now: Now, batch: &RawBatch, readings: &mut Vec<Reading>) {
         self.bursts.clear();
         let extra = batch.extras.as_ref().map_or(Vec::new(), |extras| self.extra(now, extras));
+        let mut next = readings.len();
         readings.reserve(batch.readings.len() + extra.len());
         for raw in batch.readings.iter().chain(&extra) {
-            let time = raw.source_time.unwrap_or(raw.arrived);
-            let rule = self.rules.get_mut(raw.tag.0 as usize).and_then(Option::as_mut);
-            let Some(rule) = rule else {
-                // The configuration lost the tag while the value was under way.
-                let quality = Quality::Bad(Reason::Config);
-                readings.push(reading(raw, time, f64::NAN, quality));
-                continue;
-            };
-            let (counted, step) = rule.counted(raw.value);
-            if let (Step::Wrapped | Step::Reset, Some(counter)) = (step, &rule.counter) {
-                self.turned.extend(self.plant.tag(raw.tag).map(|tag| turned(now, tag, counter)));
-            }
-            let (value, mut quality) = rule.value(counted);
-            let value = rule.rounded(value);
-            if quality.is_good() {
-                quality = rule.age(now, raw, batch.historical);
-            }
-            // All NaN are one value here; the quality tells failures apart.
-            let bits = if value.is_nan() { u64::from(quality.to_byte()) } else { value.to_bits() };
-            if !rule.is_repeat(time, bits, raw.source_time.is_some()) {
-                readings.push(reading(raw, time, value, quality));
-            }
+            self.judge_one(now, raw, batch.historical, readings);
         }
+        // What was computed may be what another tag is computed from: the list grows as it is read.
+        while let Some(reading) = readings.get(next) {
+            self.computed.take(reading, &mut self.worked);
+            let mut worked = std::mem::take(&mut self.worked);
+            for Worked { tag, time, value } in worked.drain(..) {
+                let arrived = now.utc;
+                let raw =
+                    RawReading { tag, source_time: Some(time), arrived, value, retained: false };
+                self.judge_one(now, &raw, batch.historical, readings);
+            }
+            self.worked = worked;
+            next += 1;
+        }
+        self.just_judged = !readings.is_empty();
     }
 
     fn take_bursts(&mut self) -> Vec<Burst> {
@@ -297,14 +306,68 @@ impl Acquire for Acquisition {
     }
 }
 
-fn turned(now: Now, tag: &Tag, counter: &Counter) -> Record {
-    Record::new(RecordKind::Counter, &tag.path, now.utc, counter).about(&tag.path.asset)
+impl Acquisition {
+    fn judge_one(
+        &mut self,
+        now: Now,
+        raw: &RawReading,
+        historical: bool,
+        readings: &mut Vec<Reading>,
+    ) {
+        let time = raw.source_time.unwrap_or(raw.arrived);
+        let rule = self.rules.get_mut(raw.tag.0 as usize).and_then(Option::as_mut);
+        let Some(rule) = rule else {
+            // The configuration lost the tag while the value was under way.
+            let quality = Quality::Bad(Reason::Config);
+            readings.push(reading(raw, time, f64::NAN, quality));
+            return;
+        };
+        let (counted, step) = rule.counted(raw.value);
+        if let (Step::Wrapped | Step::Reset, Some(counter)) = (step, &rule.counter) {
+            self.turned.extend(self.plant.tag(raw.tag).map(|tag| turned(now, tag, counter)));
+        }
+        let (value, mut quality) = rule.value(counted);
+        let value = rule.rounded(value);
+        if quality.is_good() {
+            quality = rule.age(now, raw, historical);
+        }
+        // All NaN are one value here; the quality tells failures apart.
+        let bits = if value.is_nan() { u64::from(quality.to_byte()) } else { value.to_bits() };
+        if !rule.is_repeat(time, bits, raw.source_time.is_some()) {
+            readings.push(reading(raw, time, value, quality));
+        }
+    }
+
+    /// Takes up a counter as it was saved.
+    fn take_up_counter(&mut self, path: &str, saved: Counter) {
+        let Some((asset, tag)) = path.split_once('/') else { return };
+        let key = self.plant.find(asset, tag);
+        let rule = key.and_then(|key| self.rules.get_mut(key.0 as usize).and_then(Option::as_mut));
+        if let Some(own) = rule.and_then(|rule| rule.counter.as_mut()) {
+            own.merge(saved);
+        }
+    }
+
+    /// A reading that was stored after the counter's state was saved.
+    fn catch_up(&mut self, reading: &Reading) {
+        let rule = self.rules.get_mut(reading.tag.0 as usize).and_then(Option::as_mut);
+        let Some(rule) = rule.filter(|_| reading.quality.is_good()) else { return };
+        // A rounded total is not exact to the count.
+        let (Some(counter), None) = (&mut rule.counter, rule.decimals) else { return };
+        let total = ((reading.value - rule.offset) / rule.scale).round();
+        if (0.0..EXACT_BELOW).contains(&total) {
+            #[expect(
+                clippy::cast_possible_truncation,
+                clippy::cast_sign_loss,
+                reason = "whole, not negative, below 2^53"
+            )]
+            counter.catch_up(total as u128);
+        }
+    }
 }
 
-/// What is saved of counters, by the full name of the tag.
-#[derive(Debug, Default, Serialize, Deserialize)]
-struct Snapshot {
-    counters: BTreeMap<String, Counter>,
+fn turned(now: Now, tag: &Tag, counter: &Counter) -> Record {
+    Record::new(RecordKind::Counter, &tag.path, now.utc, counter).about(&tag.path.asset)
 }
 
 fn reading(raw: &RawReading, time: Timestamp, value: f64, quality: Quality) -> Reading {
@@ -316,30 +379,27 @@ impl Stage for Acquisition {
         StageName::Acquisition
     }
 
-    /// Takes up texts and counters. The store recognises older repeats.
+    /// Takes up texts, counters and totals of computed tags. The store recognises older repeats.
     fn restore(&mut self, now: Now, saved: Saved<'_>) -> Result<(), StageError> {
         self.texts.restore(now, &self.plant, saved.of(RecordKind::Text));
-        let snapshot: Option<Snapshot> =
-            saved.snapshot.and_then(|bytes| serde_json::from_slice(bytes).ok());
-        let records = saved
-            .of(RecordKind::Counter)
-            .filter_map(|record| Some((record.id.clone(), record.read::<Counter>().ok()?)));
-        let known = snapshot.unwrap_or_default().counters.into_iter().chain(records);
-        for (path, counter) in known {
-            let Some((asset, tag)) = path.split_once('/') else { continue };
-            let rule = self
-                .plant
-                .find(asset, tag)
-                .and_then(|key| self.rules.get_mut(key.0 as usize).and_then(Option::as_mut));
-            if let Some(own) = rule.and_then(|rule| rule.counter.as_mut()) {
-                own.merge(counter);
+        if let Some((&SNAPSHOT_VERSION, bytes)) = saved.snapshot.and_then(<[u8]>::split_first)
+            && let Ok((kept, counters)) = postcard::from_bytes::<(_, Vec<(String, Counter)>)>(bytes)
+        {
+            self.computed.take_up(&kept);
+            for (path, counter) in counters {
+                self.take_up_counter(&path, counter);
+            }
+        }
+        for record in saved.of(RecordKind::Counter) {
+            if let Ok(counter) = record.read() {
+                self.take_up_counter(&record.id, counter);
             }
         }
         Ok(())
     }
 
-    /// Says which texts are new and which counters turned; after a start, lets counters catch up
-    /// with what was stored after their snapshot.
+    /// Says which texts are new and which counters turned. Readings of the ring that are fed again
+    /// after a restart move totals and counters on; live ones did so when they were judged.
     fn on_readings(
         &mut self,
         _now: Now,
@@ -350,36 +410,28 @@ impl Stage for Acquisition {
         for record in self.texts.take_records().into_iter().chain(self.turned.drain(..)) {
             out.save(record);
         }
-        for reading in readings.iter().filter(|reading| reading.quality.is_good()) {
-            let rule = self.rules.get_mut(reading.tag.0 as usize).and_then(Option::as_mut);
-            let Some(rule) = rule else { continue };
-            let (Some(counter), None) = (&mut rule.counter, rule.decimals) else { continue };
-            let total = ((reading.value - rule.offset) / rule.scale).round();
-            // Beyond, a stored total is no longer exact to the count.
-            if (0.0..EXACT_BELOW).contains(&total) {
-                #[expect(
-                    clippy::cast_possible_truncation,
-                    clippy::cast_sign_loss,
-                    reason = "whole, not negative, below 2^53"
-                )]
-                counter.catch_up(total as u128);
+        if !std::mem::take(&mut self.just_judged) {
+            for reading in readings {
+                self.computed.take(reading, &mut self.worked);
+                self.catch_up(reading);
             }
+            self.worked.clear();
         }
         Ok(())
     }
 
     fn snapshot(&self) -> Option<Vec<u8>> {
-        let mut counters = BTreeMap::new();
-        for tag in self.plant.tags() {
+        let kept = self.computed.kept();
+        let counter = |tag: &Arc<Tag>| {
             let rule = self.rules.get(tag.key.0 as usize).and_then(Option::as_ref);
-            if let Some(counter) = rule.and_then(|rule| rule.counter) {
-                counters.insert(tag.path.to_string(), counter);
-            }
-        }
-        if counters.is_empty() {
+            Some((tag.path.to_string(), rule?.counter?))
+        };
+        let counters: Vec<(String, Counter)> = self.plant.tags().filter_map(counter).collect();
+        if kept.is_empty() && counters.is_empty() {
             return None;
         }
-        serde_json::to_vec(&Snapshot { counters }).ok()
+        let bytes = postcard::to_extend(&(kept, counters), vec![SNAPSHOT_VERSION]);
+        Some(bytes.expect("numbers and texts can be written"))
     }
 
     fn on_event(&mut self, _: Now, _: &Event, _: &mut Outbox<'_>) -> Result<(), StageError> {
@@ -398,6 +450,7 @@ impl Stage for Acquisition {
         for record in self.texts.take_records() {
             out.save(record);
         }
+        self.computed = Computed::new(&setting.config.computed, &setting.plant, &self.computed);
         Ok(())
     }
 }

@@ -17,6 +17,7 @@ pub mod acquisition_bursts;
 pub mod acquisition_counters;
 pub mod acquisition_texts;
 pub mod approval;
+mod computed;
 pub mod detection;
 pub mod failure_modes;
 pub mod learning;

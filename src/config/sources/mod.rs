@@ -1,9 +1,13 @@
 //! Where readings come from: `[[modbus]]`, `[[mqtt]]`, and what their tags share.
 
+mod computed;
 mod modbus;
+mod modbus_link;
 mod mqtt;
 mod point;
 
+pub use computed::ComputedTag;
+pub(super) use computed::computed;
 pub(super) use modbus::modbus;
 pub(super) use mqtt::mqtt;
 
@@ -46,14 +50,26 @@ fn shared(
     declared: &mut Declared,
     taken: &mut Taken,
 ) -> Option<TagConfig> {
+    let origin = source.text("name").map_or("?", |name| name.value);
+    shared_of(tag, &format!("source `{origin}`"), discrete, declared, taken)
+}
+
+/// The same; `origin` names where the tag is declared.
+fn shared_of(
+    tag: &Section<'_>,
+    origin: &str,
+    discrete: bool,
+    declared: &mut Declared,
+    taken: &mut Taken,
+) -> Option<TagConfig> {
     let discrete = discrete || tag.has("values");
-    shared_with(tag, source, discrete, tag.numbers("invalid"), declared, taken)
+    shared_with(tag, origin, discrete, tag.numbers("invalid"), declared, taken)
 }
 
 /// The same of a tag whose `invalid` is read by its type.
 fn shared_with(
     tag: &Section<'_>,
-    source: &Section<'_>,
+    origin: &str,
     discrete: bool,
     invalid: Vec<f64>,
     declared: &mut Declared,
@@ -63,9 +79,8 @@ fn shared_with(
     let asset = tag.need("asset", |text| declared.asset(text));
     let path = asset.zip(id).map(|(asset, tag)| TagPath { asset, tag });
     if let Some(path) = &path {
-        let source = source.text("name").map_or("?", |name| name.value).to_owned();
-        if let Some(other) = taken.tags.insert(path.clone(), source) {
-            tag.wrong("id", format!("tag `{path}` is declared twice, first in source `{other}`"));
+        if let Some(other) = taken.tags.insert(path.clone(), origin.to_owned()) {
+            tag.wrong("id", format!("tag `{path}` is declared twice, first in {other}"));
         }
         declared.tags.insert(path.clone());
     }
