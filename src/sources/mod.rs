@@ -2,12 +2,14 @@
 //! broker share the task.
 //!
 //! Pure: [`poll_plan`], [`poll_class`], [`decode`], [`breaker`], [`schedule`], [`payload`],
-//! [`topics`]. I/O: [`line`], [`modbus`], [`mqtt`], [`probe`].
+//! [`topics`], [`gather`]. I/O: [`line`], [`long_read`], [`modbus`], [`mqtt`], [`probe`].
 
 pub mod breaker;
 pub mod decode;
+pub mod gather;
 pub mod health;
 pub mod line;
+pub mod long_read;
 pub mod modbus;
 pub mod mqtt;
 pub mod payload;
