@@ -7,6 +7,7 @@ mod detect;
 mod probe;
 mod records;
 mod run;
+mod scan;
 mod simulate;
 mod stop;
 
@@ -31,6 +32,7 @@ enum Command {
     Demo(demo::Arguments),
     Check(check::Args),
     Probe(probe::Args),
+    Scan(scan::Args),
     Simulate(simulate::Arguments),
     Detect(detect::Args),
     Ctl(Box<ctl::Args>),
@@ -114,6 +116,7 @@ fn dispatch(command: Command) -> Result<(), Failure> {
         Command::Demo(arguments) => demo::run(&arguments),
         Command::Check(args) => check::run(&args),
         Command::Probe(args) => probe::run(&args),
+        Command::Scan(args) => scan::run(&args),
         Command::Simulate(arguments) => simulate::run(arguments),
         Command::Detect(args) => detect::run(&args),
         Command::Ctl(args) => ctl::run(*args),

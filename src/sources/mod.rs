@@ -2,7 +2,7 @@
 //! broker share the task.
 //!
 //! Pure: [`poll_plan`], [`poll_class`], [`decode`], [`breaker`], [`schedule`], [`payload`],
-//! [`topics`]. I/O: [`line`], [`modbus`], [`mqtt`], [`probe`].
+//! [`topics`]. I/O: [`line`], [`modbus`], [`mqtt`], [`probe`], [`scan`].
 
 pub mod breaker;
 pub mod decode;
@@ -14,6 +14,7 @@ pub mod payload;
 pub mod poll_class;
 pub mod poll_plan;
 pub mod probe;
+pub mod scan;
 pub mod schedule;
 pub mod topics;
 

@@ -15,6 +15,7 @@ mod kill;
 mod modbus;
 mod mqtt_source;
 mod peers;
+mod scan;
 mod shutdown;
 mod simulate;
 mod tidy;
