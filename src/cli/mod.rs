@@ -4,6 +4,8 @@ mod check;
 mod ctl;
 mod demo;
 mod detect;
+mod export;
+mod import;
 mod probe;
 mod records;
 mod run;
@@ -35,6 +37,8 @@ enum Command {
     Scan(scan::Args),
     Simulate(simulate::Arguments),
     Detect(detect::Args),
+    Export(export::Args),
+    Import(import::Args),
     Ctl(Box<ctl::Args>),
     Db(db::Db),
 }
@@ -119,6 +123,8 @@ fn dispatch(command: Command) -> Result<(), Failure> {
         Command::Scan(args) => scan::run(&args),
         Command::Simulate(arguments) => simulate::run(arguments),
         Command::Detect(args) => detect::run(&args),
+        Command::Export(args) => export::run(&args),
+        Command::Import(args) => import::run(&args),
         Command::Ctl(args) => ctl::run(*args),
         Command::Db(db) => db::run(&db),
     }

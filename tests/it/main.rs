@@ -11,6 +11,8 @@ mod plant_sim;
 mod support;
 
 mod bad_input;
+mod fuzz_corpus;
+mod import;
 mod kill;
 mod modbus;
 mod mqtt_source;
