@@ -11,7 +11,6 @@ mod records;
 mod run;
 mod scan;
 mod simulate;
-mod stop;
 
 use std::fmt;
 use std::process::ExitCode;
