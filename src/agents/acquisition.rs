@@ -7,6 +7,7 @@
 
 use std::time::Duration;
 
+use super::computed::{Computed, Worked};
 use super::{Acquire, Outbox, Saved, Setting, Stage, StageError, StageName};
 use crate::domain::event::Event;
 use crate::domain::reading::{Quality, RawBatch, RawReading, RawValue, Reading, Reason};
@@ -51,19 +52,34 @@ struct Repeats {
 #[derive(Debug)]
 pub struct Acquisition {
     rules: Vec<Option<Rule>>,
+    computed: Computed,
+    /// Scratch of [`Acquire::judge`].
+    worked: Vec<Worked>,
+    /// The readings that come next are those just judged.
+    just_judged: bool,
 }
+
+/// Leads the snapshot.
+const SNAPSHOT_VERSION: u8 = 1;
 
 impl Acquisition {
     /// A stage for this configuration.
     #[must_use]
     pub fn new(setting: &Setting) -> Self {
-        Self::for_plant(&setting.plant)
+        let computed =
+            Computed::new(&setting.config.computed, &setting.plant, &Computed::default());
+        Self { computed, ..Self::for_plant(&setting.plant) }
     }
 
     /// A stage for these tags, without a configuration (recordings).
     #[must_use]
     pub fn for_plant(plant: &Plant) -> Self {
-        Self { rules: rules(plant, &mut []) }
+        Self {
+            rules: rules(plant, &mut []),
+            computed: Computed::default(),
+            worked: Vec::new(),
+            just_judged: false,
+        }
     }
 }
 
@@ -177,25 +193,52 @@ impl Rule {
 
 impl Acquire for Acquisition {
     fn judge(&mut self, now: Now, batch: &RawBatch, readings: &mut Vec<Reading>) {
+        let mut next = readings.len();
         readings.reserve(batch.readings.len());
         for raw in &batch.readings {
-            let time = raw.source_time.unwrap_or(raw.arrived);
-            let rule = self.rules.get_mut(raw.tag.0 as usize).and_then(Option::as_mut);
-            let Some(rule) = rule else {
-                // The configuration lost the tag while the value was under way.
-                let quality = Quality::Bad(Reason::Config);
-                readings.push(reading(raw, time, f64::NAN, quality));
-                continue;
-            };
-            let (value, mut quality) = rule.value(raw.value);
-            if quality.is_good() {
-                quality = rule.age(now, raw, batch.historical);
+            self.judge_one(now, raw, batch.historical, readings);
+        }
+        // What was computed may be what another tag is computed from: the list grows as it is read.
+        while let Some(reading) = readings.get(next) {
+            self.computed.take(reading, &mut self.worked);
+            let mut worked = std::mem::take(&mut self.worked);
+            for Worked { tag, time, value } in worked.drain(..) {
+                let arrived = now.utc;
+                let raw =
+                    RawReading { tag, source_time: Some(time), arrived, value, retained: false };
+                self.judge_one(now, &raw, batch.historical, readings);
             }
-            // All NaN are one value here; the quality tells failures apart.
-            let bits = if value.is_nan() { u64::from(quality.to_byte()) } else { value.to_bits() };
-            if !rule.is_repeat(time, bits, raw.source_time.is_some()) {
-                readings.push(reading(raw, time, value, quality));
-            }
+            self.worked = worked;
+            next += 1;
+        }
+        self.just_judged = !readings.is_empty();
+    }
+}
+
+impl Acquisition {
+    fn judge_one(
+        &mut self,
+        now: Now,
+        raw: &RawReading,
+        historical: bool,
+        readings: &mut Vec<Reading>,
+    ) {
+        let time = raw.source_time.unwrap_or(raw.arrived);
+        let rule = self.rules.get_mut(raw.tag.0 as usize).and_then(Option::as_mut);
+        let Some(rule) = rule else {
+            // The configuration lost the tag while the value was under way.
+            let quality = Quality::Bad(Reason::Config);
+            readings.push(reading(raw, time, f64::NAN, quality));
+            return;
+        };
+        let (value, mut quality) = rule.value(raw.value);
+        if quality.is_good() {
+            quality = rule.age(now, raw, historical);
+        }
+        // All NaN are one value here; the quality tells failures apart.
+        let bits = if value.is_nan() { u64::from(quality.to_byte()) } else { value.to_bits() };
+        if !rule.is_repeat(time, bits, raw.source_time.is_some()) {
+            readings.push(reading(raw, time, value, quality));
         }
     }
 }
@@ -209,9 +252,41 @@ impl Stage for Acquisition {
         StageName::Acquisition
     }
 
-    /// Remembers nothing over a restart: the store recognises older repeats.
-    fn restore(&mut self, _now: Now, _saved: Saved<'_>) -> Result<(), StageError> {
+    /// Only totals of computed tags survive a restart: the store recognises older repeats.
+    fn restore(&mut self, _now: Now, saved: Saved<'_>) -> Result<(), StageError> {
+        if let Some((&SNAPSHOT_VERSION, bytes)) = saved.snapshot.and_then(<[u8]>::split_first)
+            && let Ok(kept) = postcard::from_bytes(bytes)
+        {
+            self.computed.take_up(&kept);
+        }
         Ok(())
+    }
+
+    /// Readings of the ring that are fed again after a restart move the totals on; live ones did so
+    /// when they were judged.
+    fn on_readings(
+        &mut self,
+        _now: Now,
+        readings: &[Reading],
+        _historical: bool,
+        _out: &mut Outbox<'_>,
+    ) -> Result<(), StageError> {
+        if !std::mem::take(&mut self.just_judged) {
+            for reading in readings {
+                self.computed.take(reading, &mut self.worked);
+            }
+            self.worked.clear();
+        }
+        Ok(())
+    }
+
+    fn snapshot(&self) -> Option<Vec<u8>> {
+        let kept = self.computed.kept();
+        if kept.is_empty() {
+            return None;
+        }
+        let bytes = postcard::to_extend(&kept, vec![SNAPSHOT_VERSION]);
+        Some(bytes.expect("numbers and texts can be written"))
     }
 
     fn on_event(&mut self, _: Now, _: &Event, _: &mut Outbox<'_>) -> Result<(), StageError> {
@@ -225,6 +300,7 @@ impl Stage for Acquisition {
         _out: &mut Outbox<'_>,
     ) -> Result<(), StageError> {
         self.rules = rules(&setting.plant, &mut self.rules);
+        self.computed = Computed::new(&setting.config.computed, &setting.plant, &self.computed);
         Ok(())
     }
 }

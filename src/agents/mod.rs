@@ -14,6 +14,7 @@
 
 pub mod acquisition;
 pub mod approval;
+mod computed;
 pub mod detection;
 pub mod failure_modes;
 pub mod learning;

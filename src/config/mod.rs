@@ -4,6 +4,7 @@
 mod env;
 mod fault_script;
 mod files;
+mod link;
 mod links;
 mod mistake;
 mod parse;
@@ -17,9 +18,11 @@ pub(crate) mod values;
 mod tests;
 
 pub use fault_script::{FaultRule, FaultScript, Mischief, load_faults, parse_faults, unit_ranges};
+pub use link::{Certificates, Host, LineOptions, Link, Parity, Rs485, Serial};
 pub use mistake::{ConfigErrors, Mistake};
 pub use parse::{load, parse};
 pub use policy::default_decisions;
+pub use sources::ComputedTag;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -55,6 +58,8 @@ pub struct Config {
     pub modbus: Vec<ModbusSource>,
     /// `[[mqtt]]`
     pub mqtt: Vec<MqttSource>,
+    /// `[[computed]]`, each after those it rests on.
+    pub computed: Vec<ComputedTag>,
     /// `[[notify]]`
     pub notify: Vec<NotifyChannel>,
     /// `[[decision]]`, in order; the first row that matches counts. Never empty: the default table
@@ -402,10 +407,10 @@ pub struct ModbusTag {
 pub struct ModbusSource {
     /// Its name.
     pub name: SourceId,
-    /// Host and port of a Modbus TCP server; sources with one address share a connection.
-    pub host: String,
-    /// Port, 502 by default.
-    pub port: u16,
+    /// How it is reached; sources with one link share a connection.
+    pub link: Link,
+    /// How that connection is used; the same for all that share it.
+    pub line: LineOptions,
     /// How often it is read.
     pub poll: Duration,
     /// Deadline of one request.
@@ -571,6 +576,10 @@ pub struct FailureMode {
     pub repair: Duration,
 }
 
+/// The source that computed tags name.
+static COMPUTED: std::sync::LazyLock<SourceId> =
+    std::sync::LazyLock::new(|| SourceId::new("computed").expect("`computed` is an id"));
+
 /// Every tag of the configuration with its source and, where known, how often it is expected.
 impl Config {
     /// All tags in the order of the file.
@@ -581,7 +590,8 @@ impl Config {
         let mqtt = self.mqtt.iter().flat_map(|source| {
             source.tags.iter().map(move |tag| (&source.name, &tag.tag, tag.expect_every))
         });
-        modbus.chain(mqtt)
+        let computed = self.computed.iter().map(|tag| (&*COMPUTED, &tag.tag, tag.period));
+        modbus.chain(mqtt).chain(computed)
     }
 
     /// The table of assets and tags, given the store's numbers for the tags.

@@ -10,6 +10,7 @@ pub mod asset;
 pub mod command;
 pub mod decision;
 pub mod event;
+pub mod expression;
 pub mod ids;
 pub mod label;
 pub mod prognosis;

@@ -15,7 +15,7 @@ use tokio_modbus::client::{Client, Context, tcp};
 use tokio_modbus::prelude::{Request, Response, Slave, SlaveContext};
 
 use crate::backoff::Backoff;
-use crate::config::Table;
+use crate::config::{LineOptions, Link, Table};
 
 /// How long name resolution and connecting may take.
 pub const CONNECT_MAX: Duration = Duration::from_secs(3);
@@ -141,8 +141,7 @@ impl LineError {
 
 /// A connection that is made and made again as needed. Times are monotonic.
 pub struct Line {
-    host: String,
-    port: u16,
+    link: Link,
     connection: Option<Context>,
     backoff: Backoff,
     retry_at: Duration,
@@ -151,20 +150,19 @@ pub struct Line {
 impl Line {
     /// A line to a server; nothing is connected yet.
     #[must_use]
-    pub fn new(host: &str, port: u16) -> Self {
+    pub fn new(link: &Link, _options: &LineOptions) -> Self {
         Self {
-            host: host.to_owned(),
-            port,
+            link: link.clone(),
             connection: None,
             backoff: Backoff::new(RECONNECT_MIN, RECONNECT_MAX, 0.5),
             retry_at: Duration::ZERO,
         }
     }
 
-    /// Host and port as people write them.
+    /// Host and port, or the device, as people write them.
     #[must_use]
     pub fn address(&self) -> String {
-        format!("{}:{}", self.host, self.port)
+        self.link.address()
     }
 
     /// When to connect; `None` while connected.
@@ -181,7 +179,11 @@ impl Line {
     /// # Errors
     /// [`LineError::Connect`] or [`LineError::ConnectTimeout`].
     pub async fn connect(&mut self) -> Result<(), LineError> {
-        let connecting = TcpStream::connect((self.host.as_str(), self.port));
+        let Link::Tcp(host) = &self.link else {
+            let source = io::Error::from(io::ErrorKind::Unsupported);
+            return Err(LineError::Connect { address: self.address(), source });
+        };
+        let connecting = TcpStream::connect((host.name.as_str(), host.port));
         let stream = match timeout(CONNECT_MAX, connecting).await {
             Ok(Ok(stream)) => stream,
             Ok(Err(source)) => {

@@ -29,7 +29,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::agents::Setting;
 use crate::clock::Clock;
-use crate::config::{Broker, ModbusSource, MqttSource};
+use crate::config::{Broker, Link, ModbusSource, MqttSource};
 use crate::domain::ids::SourceId;
 use crate::port::{EngineHandle, EngineStopped, SourceHealth};
 
@@ -101,11 +101,11 @@ pub fn tasks(
     let mut rng = fastrand::Rng::with_seed(seed);
     let mut tasks = Vec::new();
 
-    let mut servers: BTreeMap<(String, u16), Vec<ModbusSource>> = BTreeMap::new();
+    let mut servers: BTreeMap<Link, Vec<ModbusSource>> = BTreeMap::new();
     for source in &setting.config.modbus {
-        servers.entry((source.host.clone(), source.port)).or_default().push(source.clone());
+        servers.entry(source.link.clone()).or_default().push(source.clone());
     }
-    for ((host, port), sources) in servers {
+    for (link, sources) in servers {
         let names: Vec<SourceId> = sources.iter().map(|source| source.name.clone()).collect();
         let published = published(&names);
         let health = subscribed(&published);
@@ -122,7 +122,7 @@ pub fn tasks(
                 }
             })
         };
-        let name = format!("modbus {host}:{port}");
+        let name = format!("modbus {}", link.address());
         tasks.push(SourceTask { name, sources: names, health, run: Box::new(run) });
     }
 

@@ -92,7 +92,7 @@ struct Cycle {
 }
 
 impl Bus {
-    /// A bus for these sources, which share host and port.
+    /// A bus for these sources, which share a link.
     ///
     /// Tags the plant does not know are left out.
     #[must_use]
@@ -104,9 +104,10 @@ impl Bus {
         clock: Clock,
         mut rng: fastrand::Rng,
     ) -> Self {
-        let (host, port) = sources.first().map_or(("", 0), |one| (one.host.as_str(), one.port));
+        // There is always one: sources are grouped by their link.
+        let first = sources.first().expect("a bus has a source");
         let mut bus = Self {
-            line: Line::new(host, port),
+            line: Line::new(&first.link, &first.line),
             sources: Vec::new(),
             units: Vec::new(),
             classes: Vec::new(),

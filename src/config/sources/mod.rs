@@ -1,8 +1,12 @@
 //! Where readings come from: `[[modbus]]`, `[[mqtt]]`, and what their tags share.
 
+mod computed;
 mod modbus;
+mod modbus_link;
 mod mqtt;
 
+pub use computed::ComputedTag;
+pub(super) use computed::computed;
 pub(super) use modbus::modbus;
 pub(super) use mqtt::mqtt;
 
@@ -45,13 +49,24 @@ fn shared(
     declared: &mut Declared,
     taken: &mut Taken,
 ) -> Option<TagConfig> {
+    let origin = source.text("name").map_or("?", |name| name.value);
+    shared_of(tag, &format!("source `{origin}`"), discrete, declared, taken)
+}
+
+/// The same; `origin` names where the tag is declared.
+fn shared_of(
+    tag: &Section<'_>,
+    origin: &str,
+    discrete: bool,
+    declared: &mut Declared,
+    taken: &mut Taken,
+) -> Option<TagConfig> {
     let id = tag.need("id", values::tag_id);
     let asset = tag.need("asset", |text| declared.asset(text));
     let path = asset.zip(id).map(|(asset, tag)| TagPath { asset, tag });
     if let Some(path) = &path {
-        let source = source.text("name").map_or("?", |name| name.value).to_owned();
-        if let Some(other) = taken.tags.insert(path.clone(), source) {
-            tag.wrong("id", format!("tag `{path}` is declared twice, first in source `{other}`"));
+        if let Some(other) = taken.tags.insert(path.clone(), origin.to_owned()) {
+            tag.wrong("id", format!("tag `{path}` is declared twice, first in {other}"));
         }
         declared.tags.insert(path.clone());
     }

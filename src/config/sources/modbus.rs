@@ -2,27 +2,31 @@
 
 use std::time::Duration;
 
-use super::{POLL_LEAST, Taken, shared};
+use super::{POLL_LEAST, Taken, modbus_link, shared};
+use crate::config::links::Names;
 use crate::config::parse::Declared;
-use crate::config::tree::{NOT_AVAILABLE, Section};
-use crate::config::{ByteOrder, ModbusSource, ModbusTag, Point, PointType, Table, values};
+use crate::config::tree::Section;
+use crate::config::{ByteOrder, Link, ModbusSource, ModbusTag, Point, PointType, Table, values};
 
 /// Most registers that one request may ask for (Modbus application protocol 1.1b3 §6.3).
 const REGISTERS_MAX: u16 = 125;
-/// Port of Modbus TCP.
-const MODBUS_PORT: u16 = 502;
 
 /// `[[modbus]]`
 pub(in crate::config) fn modbus(
     root: &Section<'_>,
     declared: &mut Declared,
     taken: &mut Taken,
+    names: &Names<'_>,
 ) -> Vec<ModbusSource> {
-    let mut sources = Vec::new();
+    let mut sources: Vec<ModbusSource> = Vec::new();
     for table in root.tables("modbus") {
         let name = taken.source(&table);
-        let address = table.need("url", modbus_url);
-        let unit = unit(&table);
+        let link = table.need("url", modbus_link::url);
+        let mut line = modbus_link::options(&table, link.as_ref(), names);
+        if let Some(link) = &link {
+            modbus_link::share(&table, &sources, link, &mut line);
+        }
+        let unit = unit(&table, link.as_ref());
         let poll = poll(&table).unwrap_or(Duration::from_secs(1));
         let timeout = timeout(&table, poll);
         let breaker_max = table.read("breaker_max", values::duration_from(Duration::from_secs(1)));
@@ -45,12 +49,12 @@ pub(in crate::config) fn modbus(
             })
             .collect();
         table.finish();
-        let (Some(name), Some((host, port))) = (name, address) else { continue };
+        let (Some(name), Some(link)) = (name, link) else { continue };
         let breaker_max = breaker_max.unwrap_or(Duration::from_mins(1));
         sources.push(ModbusSource {
             name,
-            host,
-            port,
+            link,
+            line,
             poll,
             timeout,
             breaker_max,
@@ -61,26 +65,12 @@ pub(in crate::config) fn modbus(
     sources
 }
 
-fn modbus_url(text: &str) -> Result<(String, u16), String> {
-    if ["tls://", "rtu+tcp://", "rtu://"].iter().any(|scheme| text.starts_with(scheme)) {
-        let scheme = text.split("://").next().unwrap_or(text);
-        return Err(format!("{scheme}:// is {NOT_AVAILABLE}: tcp://"));
-    }
-    let url = values::url(text)?;
-    if url.scheme != "tcp" {
-        return Err(format!("`{text}` is no Modbus address: tcp://HOST:PORT"));
-    }
-    if !matches!(url.rest.as_str(), "" | "/") {
-        return Err(format!("`{text}` has a path, which tcp:// does not have"));
-    }
-    Ok((url.host, url.port.unwrap_or(MODBUS_PORT)))
-}
-
 /// Unit ids (Modbus messaging on TCP/IP §4.4.2): 1 to 247 behind a gateway, 255 for a device that
 /// is itself on TCP; 0 is a broadcast, to which nobody answers.
-fn unit(table: &Section<'_>) -> u8 {
+fn unit(table: &Section<'_>, link: Option<&Link>) -> u8 {
     let unit = table.integer("unit", 0, 255).unwrap_or(1);
-    if unit == 0 || (248..=254).contains(&unit) {
+    let serial = link.is_some_and(Link::is_rtu);
+    if unit == 0 || (248..=254).contains(&unit) || (serial && unit == 255) {
         table.wrong("unit", format!("is {unit}, allowed are 1 to 247, and 255 on TCP"));
     }
     unit
