@@ -43,6 +43,7 @@ pub(super) fn record(record: &Record) -> Value {
         | RecordKind::Report
         | RecordKind::CaseFile
         | RecordKind::Departure
+        | RecordKind::Outlook
         | RecordKind::Text
         | RecordKind::Counter
         | RecordKind::Job

@@ -425,7 +425,7 @@ impl Prediction {
 }
 
 fn life(asset: &AssetId, since: Timestamp, open: bool) -> Record {
-    Record::new(RecordKind::Prediction, format!("{LIFE}{asset}"), since, &since)
+    Record::new(RecordKind::Outlook, format!("{LIFE}{asset}"), since, &since)
         .about(asset)
         .in_state("life", open)
 }
@@ -449,7 +449,7 @@ impl Stage for Prediction {
     }
 
     fn restore(&mut self, now: Now, saved: Saved<'_>) -> Result<(), StageError> {
-        for row in saved.of(RecordKind::Prediction) {
+        for row in saved.of(RecordKind::Outlook) {
             let unreadable = |error: serde_json::Error| {
                 StageError::new(format!("prediction {}: {error}", row.id))
             };
@@ -459,7 +459,6 @@ impl Stage for Prediction {
                 continue;
             }
             if !row.id.starts_with(watch::WATCH) {
-                // A prediction for the views; the watch has it too.
                 continue;
             }
             let mut watch: Watch = row.read().map_err(unreadable)?;

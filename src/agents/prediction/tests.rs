@@ -173,7 +173,7 @@ fn predictions_are_scored_by_what_came_and_the_next_one_says_how_they_did() {
 
     repaired(&mut bench);
     let count = u32::try_from(found.len()).unwrap();
-    let card = bench.of_record(RecordKind::Prediction);
+    let card = bench.of_record(RecordKind::Outlook);
     let card = card.iter().find(|record| record.state == "card").unwrap();
     assert!(card.body.to_string().contains(&format!("\"scored\":{count}")), "{}", card.body);
 }
