@@ -3,6 +3,7 @@
 //!
 //! Pure: [`poll_plan`], [`poll_class`], [`decode`], [`breaker`], [`schedule`], [`payload`],
 //! [`topics`], [`gather`]. I/O: [`line`], [`long_read`], [`modbus`], [`mqtt`], [`probe`].
+//! [`topics`]. I/O: [`line`], [`modbus`], [`mqtt`], [`probe`], [`scan`].
 
 pub mod breaker;
 pub mod decode;
@@ -16,6 +17,7 @@ pub mod payload;
 pub mod poll_class;
 pub mod poll_plan;
 pub mod probe;
+pub mod scan;
 pub mod schedule;
 pub mod topics;
 

@@ -176,6 +176,7 @@ impl Bus {
                 }
                 (Next::Run(poll), _) => self.turn(poll).await?,
                 (Next::At(due), retry_at) => {
+                    self.line.rest();
                     let wake = retry_at.map_or(due, |at| at.min(due));
                     tokio::time::sleep(wake.saturating_sub(now)).await;
                 }

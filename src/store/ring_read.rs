@@ -64,6 +64,14 @@ impl RingReader {
         self.ask("reading the ring", |conn| after(conn, &mut window, arrival, limit))
     }
 
+    /// Identity of the file's numbering: a new file begins a new one.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn epoch(&self) -> Result<u64, StoreError> {
+        self.ask("reading the ring", |conn| Ok(connection::meta(conn, "epoch")?.map_or(0, uint)))
+    }
+
     /// All readings from this arrival on are there; earlier ones may be.
     ///
     /// # Errors
