@@ -18,6 +18,7 @@ mod tests;
 pub use mistake::{ConfigErrors, Mistake};
 pub use parse::{load, parse};
 pub use policy::default_decisions;
+pub use sources::{Optimization, Polling};
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -412,6 +413,8 @@ pub struct ModbusSource {
     pub breaker_max: Duration,
     /// Most registers in one request (125 by default).
     pub max_registers: u16,
+    /// How requests are made, and what the line's time may be spent on.
+    pub polling: Polling,
     /// Its tags.
     pub tags: Vec<ModbusTag>,
 }

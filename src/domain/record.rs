@@ -41,11 +41,13 @@ pub enum RecordKind {
     DeadLetter,
     /// A departure from normal that was announced and is not over (detection).
     Departure,
+    /// What a source has found out about a device (engine).
+    SourceNote,
 }
 
 impl RecordKind {
     /// All kinds.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::Alarm,
         Self::Delay,
         Self::Anomaly,
@@ -62,6 +64,7 @@ impl RecordKind {
         Self::Job,
         Self::DeadLetter,
         Self::Departure,
+        Self::SourceNote,
     ];
 
     /// The word in the store; never changes.
@@ -84,6 +87,7 @@ impl RecordKind {
             Self::Job => "job",
             Self::DeadLetter => "dead-letter",
             Self::Departure => "departure",
+            Self::SourceNote => "source-note",
         }
     }
 

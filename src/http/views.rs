@@ -43,6 +43,7 @@ pub(super) fn record(record: &Record) -> Value {
         | RecordKind::Report
         | RecordKind::CaseFile
         | RecordKind::Departure
+        | RecordKind::SourceNote
         | RecordKind::Job
         | RecordKind::DeadLetter => None,
     };

@@ -13,6 +13,7 @@ mod support;
 mod bad_input;
 mod kill;
 mod modbus;
+mod modbus_bus;
 mod mqtt_source;
 mod peers;
 mod shutdown;

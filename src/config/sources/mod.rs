@@ -2,9 +2,11 @@
 
 mod modbus;
 mod mqtt;
+mod polling;
 
 pub(super) use modbus::modbus;
 pub(super) use mqtt::mqtt;
+pub use polling::{Optimization, Polling};
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;

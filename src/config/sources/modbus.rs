@@ -2,13 +2,11 @@
 
 use std::time::Duration;
 
-use super::{POLL_LEAST, Taken, shared};
+use super::{POLL_LEAST, Polling, Taken, polling, shared};
 use crate::config::parse::Declared;
 use crate::config::tree::{NOT_AVAILABLE, Section};
 use crate::config::{ByteOrder, ModbusSource, ModbusTag, Point, PointType, Table, values};
 
-/// Most registers that one request may ask for (Modbus application protocol 1.1b3 §6.3).
-const REGISTERS_MAX: u16 = 125;
 /// Port of Modbus TCP.
 const MODBUS_PORT: u16 = 502;
 
@@ -26,14 +24,16 @@ pub(in crate::config) fn modbus(
         let poll = poll(&table).unwrap_or(Duration::from_secs(1));
         let timeout = timeout(&table, poll);
         let breaker_max = table.read("breaker_max", values::duration_from(Duration::from_secs(1)));
-        let max_registers =
-            table.integer("max_registers", 1, REGISTERS_MAX).unwrap_or(REGISTERS_MAX);
+        let (polling, max_registers) = polling::polling(&table);
         let base = table.integer("address_base", 0, 1).unwrap_or(0_u16);
         let tags = table.tables("tag");
         let tags = tags
             .iter()
             .filter_map(|tag| {
                 let point = point(tag, unit, base, max_registers);
+                if let Some(point) = point {
+                    reachable(tag, &point, &polling);
+                }
                 let discrete = point.is_some_and(|point| point.kind == PointType::Bool);
                 let read = shared(tag, &table, discrete, declared, taken);
                 let own_poll = self::poll(tag);
@@ -55,6 +55,7 @@ pub(in crate::config) fn modbus(
             timeout,
             breaker_max,
             max_registers,
+            polling,
             tags,
         });
     }
@@ -140,6 +141,20 @@ fn point(tag: &Section<'_>, unit: u8, base: u16, max_registers: u16) -> Option<P
     // Mistaken addresses were reported; a number is needed to go on.
     let address = u16::try_from(address).unwrap_or(u16::MAX);
     Some(Point { unit, table, address, kind, order: order.unwrap_or(ByteOrder::Abcd) })
+}
+
+/// With coils read from 0 on, one request must reach them all.
+fn reachable(tag: &Section<'_>, point: &Point, polling: &Polling) {
+    let coil = point.table == Table::Coil;
+    if polling.coils_from_zero && coil && point.address >= polling.max_coils {
+        let most = polling.max_coils;
+        tag.wrong(
+            "point",
+            format!(
+                "`read_coils_starting_at_zero` reaches {most} coils in one request, not this one"
+            ),
+        );
+    }
 }
 
 /// Words can be swapped only where there are two, bytes only where a register is one number.
