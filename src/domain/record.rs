@@ -41,13 +41,17 @@ pub enum RecordKind {
     DeadLetter,
     /// A departure from normal that was announced and is not over (detection).
     Departure,
+    /// [`super::text::KnownText`], a text that a tag had (acquisition).
+    Text,
+    /// A counter that wrapped or was reset (acquisition).
+    Counter,
     /// What a source has found out about a device (engine).
     SourceNote,
 }
 
 impl RecordKind {
     /// All kinds.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 19] = [
         Self::Alarm,
         Self::Delay,
         Self::Anomaly,
@@ -64,6 +68,8 @@ impl RecordKind {
         Self::Job,
         Self::DeadLetter,
         Self::Departure,
+        Self::Text,
+        Self::Counter,
         Self::SourceNote,
     ];
 
@@ -87,6 +93,8 @@ impl RecordKind {
             Self::Job => "job",
             Self::DeadLetter => "dead-letter",
             Self::Departure => "departure",
+            Self::Text => "text",
+            Self::Counter => "counter",
             Self::SourceNote => "source-note",
         }
     }

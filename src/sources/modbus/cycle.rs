@@ -3,16 +3,18 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use crate::config::Table;
 use crate::domain::reading::{Quality, RawBatch, RawReading, RawValue, Reason};
 use crate::domain::time::Now;
 use crate::port::{EngineStopped, Input};
 use crate::sources::breaker::{Permit, Then, handling};
+use crate::sources::gather::{Gathered, gather};
 use crate::sources::line::{Answer, LineError};
 use crate::sources::poll_class::{ClassPoint, PlannedRead, PollClass, table_name};
 use crate::sources::schedule::Rank;
-use crate::sources::{SourceError, decode};
+use crate::sources::{SourceError, long_read};
 
-use super::{Bus, Kept, RECONNECT_WAIT_MAX};
+use super::{Bus, Kept, RECONNECT_WAIT_MAX, Source};
 
 /// Requests that may be spent in one cycle on finding what a device refuses.
 const SPLITS_PER_CYCLE_MAX: u32 = 32;
@@ -146,8 +148,7 @@ impl Bus {
             Read::Good(answer, arrived) => {
                 cycle.good += 1;
                 cycle.last_answer = Some(arrived.mono);
-                let readings = self.decoded(poll, &part, &answer, arrived);
-                self.deliver(poll, readings, arrived).await?;
+                self.deliver(poll, &part, &answer, arrived).await?;
                 if retry {
                     for &point in part.block.points.iter() {
                         self.classes[poll].accept(point);
@@ -242,12 +243,18 @@ impl Bus {
         let (source, place) = (class.source, class.unit);
         let unit = self.units[place].id;
         let (address, count) = (read.block.address, read.block.count);
-        let deadline = self.sources[source].timeout;
+        let Source { timeout: deadline, max_registers, max_coils, .. } = self.sources[source];
+        let longest = match read.table {
+            Table::Coil | Table::Discrete => max_coils,
+            Table::Holding | Table::Input => max_registers,
+        };
         // A unit that was well deserves a second try; one that was not has had it.
         let mut spare = self.units[place].breaker.is_healthy() && cycle.faults == 0;
         loop {
             let asked = self.clock.now().mono;
-            let answer = self.line.read(unit, read.table, address, count, deadline).await;
+            let span = (address, count);
+            let answer =
+                long_read::read(&mut self.line, unit, read.table, span, longest, deadline).await;
             let now = self.clock.now();
             let took = now.mono.saturating_sub(asked);
             match answer {
@@ -397,39 +404,32 @@ impl Bus {
         cycle.failed.extend(failed);
     }
 
-    fn decoded(
-        &mut self,
-        poll: usize,
-        read: &PlannedRead,
-        answer: &Answer,
-        at: Now,
-    ) -> Vec<RawReading> {
-        let address = read.block.address;
-        let (class, kept) = (&self.classes[poll], &mut self.kept[poll]);
-        let reading = |&place: &usize| {
-            let ClassPoint { key, point, .. } = &class.points[place];
-            let value = match answer {
-                Answer::Registers(words) => decode::point(point, address, words),
-                Answer::Bits(bits) => decode::coil(point, address, bits),
-                Answer::Exception(_) => RawValue::Failed(Reason::Device),
-            };
-            if let RawValue::Number(number) = value {
-                kept[place].last = Some(number);
-            }
-            RawReading { tag: *key, source_time: None, arrived: at.utc, value, retained: false }
-        };
-        read.block.points.iter().map(reading).collect()
-    }
-
     async fn deliver(
         &mut self,
         poll: usize,
-        readings: Vec<RawReading>,
+        part: &PlannedRead,
+        answer: &Answer,
         arrived: Now,
     ) -> Result<(), EngineStopped> {
+        let found = gather(&self.classes[poll], part, answer, arrived.utc);
+        // Readings come in the order of the points; texts and bursts are none of them.
+        let mut places = part.block.points.iter();
+        for reading in &found.readings {
+            let class = &self.classes[poll];
+            let place = places.find(|&&place| class.points[place].key == reading.tag);
+            if let (Some(&place), RawValue::Number(number)) = (place, reading.value) {
+                self.kept[poll][place].last = Some(number);
+            }
+        }
         let source = self.classes[poll].source;
         self.sources[source].health.good(arrived.utc);
-        self.hand_over(source, readings).await
+        if found.is_empty() {
+            return Ok(());
+        }
+        let Gathered { readings, extras } = found;
+        let source = self.sources[source].health.name().clone();
+        let batch = RawBatch { source, readings, extras, ack: None, historical: false };
+        self.engine.send(Input::Readings(batch)).await
     }
 
     async fn hand_over(

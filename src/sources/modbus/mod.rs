@@ -26,10 +26,9 @@ use crate::port::{EngineHandle, SourceHealth};
 use crate::sources::SourceError;
 use crate::sources::breaker::Breaker;
 use crate::sources::health::HealthCell;
-use crate::sources::line::Line;
+use crate::sources::line::{self, Line};
 use crate::sources::notes::Notes;
 use crate::sources::poll_class::{ClassPoint, Memo, PollClass, ReadRules};
-use crate::sources::poll_plan::LineCost;
 use crate::sources::schedule::{Next, Schedule};
 
 use budget::DeadTime;
@@ -45,7 +44,7 @@ const LOAD_EVERY: Duration = Duration::from_secs(1);
 /// What requests of this source may look like.
 #[must_use]
 pub fn read_rules(source: &ModbusSource) -> ReadRules {
-    ReadRules::of(source, LineCost::TCP)
+    ReadRules::of(source, line::cost(&source.link, &source.line))
 }
 
 /// One unit of one source.
@@ -71,6 +70,8 @@ struct Source {
     timeout: Duration,
     busy_retries: u32,
     busy_wait: Duration,
+    max_registers: u16,
+    max_coils: u16,
     /// Where it is, as people write it; a memo of another place is not recalled.
     link: String,
     health: HealthCell,
@@ -122,11 +123,12 @@ impl Bus {
         mut rng: fastrand::Rng,
     ) -> Self {
         let now = clock.now().mono;
-        let (host, port) = sources.first().map_or(("", 0), |one| (one.host.as_str(), one.port));
+        // There is always one: sources are grouped by their link.
+        let first = sources.first().expect("a bus has a source");
         let share = sources.iter().map(|source| source.polling.dead_time_share);
         let timeout = sources.iter().map(|source| source.timeout).max().unwrap_or_default();
         let mut bus = Self {
-            line: Line::new(host, port),
+            line: Line::new(&first.link, &first.line),
             line_error: None,
             sources: Vec::new(),
             units: Vec::new(),
@@ -157,11 +159,14 @@ impl Bus {
 
     fn add(&mut self, source: &ModbusSource, plant: &Plant, health: HealthCell, now: Duration) {
         let place = self.sources.len();
+        let rules = read_rules(source);
         self.sources.push(Source {
             timeout: source.timeout,
             busy_retries: source.polling.busy_retries,
             busy_wait: source.polling.busy_retries_wait,
-            link: format!("tcp://{}:{}", source.host, source.port),
+            max_registers: rules.max_registers,
+            max_coils: rules.max_coils,
+            link: source.link.address(),
             health,
         });
         let mut classes: BTreeMap<(u8, Duration), Vec<(ClassPoint, Kept)>> = BTreeMap::new();
@@ -171,7 +176,6 @@ impl Bus {
             let kept = Kept { scale: tag.tag.scale, offset: tag.tag.offset, last: None };
             classes.entry((tag.point.unit, tag.poll)).or_default().push((point, kept));
         }
-        let rules = read_rules(source);
         for ((id, period), points) in classes {
             let unit = self.unit(place, id, source.breaker_max);
             let (points, kept): (Vec<_>, Vec<_>) = points.into_iter().unzip();
@@ -246,6 +250,7 @@ impl Bus {
                 }
                 (Next::Run(poll), _) => self.step(poll).await?,
                 (Next::At(due), retry_at) => {
+                    self.line.rest();
                     let wake = retry_at.map_or(due, |at| at.min(due));
                     tokio::time::sleep(wake.saturating_sub(now)).await;
                 }
