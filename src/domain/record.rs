@@ -47,6 +47,8 @@ pub enum RecordKind {
     Text,
     /// A counter that wrapped or was reset (acquisition).
     Counter,
+    /// What a source has found out about a device (engine).
+    SourceNote,
 }
 
 impl RecordKind {
@@ -71,6 +73,7 @@ impl RecordKind {
         Self::Departure,
         Self::Text,
         Self::Counter,
+        Self::SourceNote,
     ];
 
     /// The word in the store; never changes.
@@ -96,6 +99,7 @@ impl RecordKind {
             Self::Departure => "departure",
             Self::Text => "text",
             Self::Counter => "counter",
+            Self::SourceNote => "source-note",
         }
     }
 

@@ -47,6 +47,7 @@ pub(super) fn record(record: &Record) -> Value {
         | RecordKind::Outlook
         | RecordKind::Text
         | RecordKind::Counter
+        | RecordKind::SourceNote
         | RecordKind::Job
         | RecordKind::DeadLetter => None,
     };

@@ -16,6 +16,7 @@ mod import;
 mod kill;
 mod modbus;
 mod modbus_lines;
+mod modbus_bus;
 mod mqtt_source;
 mod peers;
 mod recordings;
