@@ -11,6 +11,7 @@ mod plant_sim;
 mod support;
 
 mod bad_input;
+mod coverage;
 mod fuzz_corpus;
 mod import;
 mod kill;

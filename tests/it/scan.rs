@@ -168,7 +168,7 @@ fn a_sparse_map_of_pymodbus_is_found_exactly() {
 }
 
 #[test]
-fn c07_units_that_lie_are_named_and_given_up() {
+fn f_c07_units_that_lie_are_named_and_given_up() {
     let directory = tempfile::tempdir().unwrap();
     let script = directory.path().join("faults.toml");
     let lies = [
@@ -229,7 +229,7 @@ fn listening_in(server: SocketAddr) -> (u16, Arc<Mutex<Vec<(u8, u8)>>>) {
 }
 
 #[test]
-fn c21_a_scan_sends_only_reads_and_asks_a_missing_unit_once() {
+fn f_c21_a_scan_sends_only_reads_and_asks_a_missing_unit_once() {
     let plant = Served::plant(&[]);
     let (port, heard) = listening_in(SocketAddr::from(([127, 0, 0, 1], plant.1)));
     let units = found(port, &["--units", "4-9", "--registers", "0-30"]);
