@@ -11,6 +11,8 @@ mod records;
 mod run;
 mod scan;
 mod simulate;
+mod spectrum;
+mod stop;
 
 use std::fmt;
 use std::process::ExitCode;
@@ -36,6 +38,7 @@ enum Command {
     Scan(scan::Args),
     Simulate(simulate::Arguments),
     Detect(detect::Args),
+    Spectrum(spectrum::Args),
     Export(export::Args),
     Import(import::Args),
     Ctl(Box<ctl::Args>),
@@ -122,6 +125,7 @@ fn dispatch(command: Command) -> Result<(), Failure> {
         Command::Scan(args) => scan::run(&args),
         Command::Simulate(arguments) => simulate::run(arguments),
         Command::Detect(args) => detect::run(&args),
+        Command::Spectrum(args) => spectrum::run(&args),
         Command::Export(args) => export::run(&args),
         Command::Import(args) => import::run(&args),
         Command::Ctl(args) => ctl::run(*args),

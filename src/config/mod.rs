@@ -9,7 +9,9 @@ mod links;
 mod mistake;
 mod parse;
 mod people;
+pub(crate) mod point;
 mod policy;
+pub(crate) mod profiles;
 mod sources;
 mod tree;
 pub(crate) mod values;
@@ -21,6 +23,7 @@ pub use fault_script::{FaultRule, FaultScript, Mischief, load_faults, parse_faul
 pub use link::{Certificates, Host, LineOptions, Link, Parity, Rs485, Serial};
 pub use mistake::{ConfigErrors, Mistake};
 pub use parse::{load, parse};
+pub use point::{ByteOrder, Packing, Point, PointType, Sample};
 pub use policy::default_decisions;
 pub use sources::ComputedTag;
 
@@ -272,98 +275,6 @@ pub enum Table {
     Holding,
     /// Function code 4.
     Input,
-}
-
-/// How registers make a number. Names as in the contract.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum PointType {
-    /// A coil, a discrete input, or a register that is zero or not.
-    Bool,
-    /// Upper byte of a register.
-    U8h,
-    /// Lower byte of a register.
-    U8l,
-    /// 16 bits, unsigned.
-    U16,
-    /// 16 bits, two's complement.
-    I16,
-    /// 32 bits, unsigned.
-    U32,
-    /// 32 bits, two's complement.
-    I32,
-    /// 64 bits, unsigned.
-    U64,
-    /// 64 bits, two's complement.
-    I64,
-    /// IEEE 754 half precision.
-    F16,
-    /// IEEE 754 single precision.
-    F32,
-    /// IEEE 754 double precision.
-    F64,
-    /// Four decimal digits.
-    Bcd16,
-    /// Eight decimal digits.
-    Bcd32,
-    /// Registers of 0 to 9999 each, most significant last; how many (2 to 4).
-    Mod10k(u8),
-    /// Bits `from` to `to` of a register, 0 the lowest, both included.
-    Bits {
-        /// Lowest bit.
-        from: u8,
-        /// Highest bit.
-        to: u8,
-    },
-}
-
-impl PointType {
-    /// Registers (or coils) it takes.
-    #[must_use]
-    pub const fn registers(self) -> u16 {
-        match self {
-            Self::Bool
-            | Self::U8h
-            | Self::U8l
-            | Self::U16
-            | Self::I16
-            | Self::F16
-            | Self::Bcd16
-            | Self::Bits { .. } => 1,
-            Self::U32 | Self::I32 | Self::F32 | Self::Bcd32 => 2,
-            Self::U64 | Self::I64 | Self::F64 => 4,
-            Self::Mod10k(count) => count as u16,
-        }
-    }
-}
-
-/// Order of the bytes as they arrive, named by the value's bytes, most significant first: `ABCD`
-/// is big endian, `CDAB` swaps words, `BADC` bytes, `DCBA` both. 64-bit types extend the pattern.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ByteOrder {
-    /// Big endian.
-    Abcd,
-    /// Words swapped.
-    Cdab,
-    /// Bytes swapped within words.
-    Badc,
-    /// Little endian.
-    Dcba,
-}
-
-/// Where a Modbus tag lives.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Point {
-    /// Unit id.
-    pub unit: u8,
-    /// Table.
-    pub table: Table,
-    /// Zero-based address of the first register.
-    pub address: u16,
-    /// How registers make a number.
-    pub kind: PointType,
-    /// In which order they come.
-    pub order: ByteOrder,
 }
 
 /// What all tags share, whatever they come from.

@@ -17,7 +17,7 @@ use super::mistake::{ConfigErrors, Place, Report};
 use super::tree::{self, NOT_AVAILABLE, Section};
 use super::{
     Approval, Config, Detection, Gateway, Http, ModbusSource, MqttSource, Store, env, links,
-    people, policy, sources, values,
+    people, policy, profiles, sources, values,
 };
 
 /// Largest configuration, in bytes; ten thousand tags take about 2 MiB.
@@ -125,6 +125,7 @@ pub fn parse(
     }
     let report = Report::new(origin, text);
     let mut document = tree::parse(text, &report);
+    profiles::apply(&mut document, origin, &report);
     env::apply(&mut document, env, &report);
     let config = read(&Section::root(&document, &report), origin, env);
     match config {

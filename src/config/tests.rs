@@ -172,7 +172,7 @@ fn what_a_tag_says_must_fit_together() {
         "outside `range`",
     );
     expect_mistake(&u16("limits = { hihi = 9 }"), "modbus.tag.limits.hihi", "unknown key");
-    expect_mistake(&u16("values = { 0 = \"off\" }"), "modbus.tag.values", "not available");
+    expect_mistake(&u16("values = { x = \"off\" }"), "modbus.tag.values", "is no raw value");
     expect_mistake(
         &with("[[modbus.tag]]\nid = \"x\"\nasset = \"P-102\"\npoint = \"coil:1\""),
         "modbus.tag.asset",

@@ -2,12 +2,15 @@
 //! broker share the task.
 //!
 //! Pure: [`poll_plan`], [`poll_class`], [`decode`], [`breaker`], [`schedule`], [`payload`],
+//! [`topics`], [`gather`]. I/O: [`line`], [`long_read`], [`modbus`], [`mqtt`], [`probe`].
 //! [`topics`]. I/O: [`line`], [`modbus`], [`mqtt`], [`probe`], [`scan`].
 
 pub mod breaker;
 pub mod decode;
+pub mod gather;
 pub mod health;
 pub mod line;
+pub mod long_read;
 pub mod modbus;
 pub mod mqtt;
 pub mod payload;
