@@ -12,7 +12,6 @@ mod run;
 mod scan;
 mod simulate;
 mod spectrum;
-mod stop;
 
 use std::fmt;
 use std::process::ExitCode;

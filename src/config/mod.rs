@@ -487,6 +487,14 @@ pub struct FailureMode {
     pub repair: Duration,
 }
 
+/// The link that the address of a Modbus line names, as the `url` of `[[modbus]]`.
+///
+/// # Errors
+/// What is wrong with it, as a sentence.
+pub fn modbus_link(url: &str) -> Result<Link, String> {
+    sources::modbus_url(url)
+}
+
 /// The source that computed tags name.
 static COMPUTED: std::sync::LazyLock<SourceId> =
     std::sync::LazyLock::new(|| SourceId::new("computed").expect("`computed` is an id"));

@@ -9,6 +9,7 @@ mod point;
 pub use computed::ComputedTag;
 pub(super) use computed::computed;
 pub(super) use modbus::modbus;
+pub(super) use modbus_link::url as modbus_url;
 pub(super) use mqtt::mqtt;
 
 use std::collections::{BTreeMap, BTreeSet};
