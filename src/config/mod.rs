@@ -25,7 +25,7 @@ pub use mistake::{ConfigErrors, Mistake};
 pub use parse::{load, parse};
 pub use point::{ByteOrder, Packing, Point, PointType, Sample};
 pub use policy::default_decisions;
-pub use sources::ComputedTag;
+pub use sources::{ComputedTag, ReplaySource, ReplayTag};
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -63,6 +63,8 @@ pub struct Config {
     pub mqtt: Vec<MqttSource>,
     /// `[[computed]]`, each after those it rests on.
     pub computed: Vec<ComputedTag>,
+    /// `[[replay]]`
+    pub replay: Vec<ReplaySource>,
     /// `[[notify]]`
     pub notify: Vec<NotifyChannel>,
     /// `[[decision]]`, in order; the first row that matches counts. Never empty: the default table
@@ -510,7 +512,11 @@ impl Config {
             source.tags.iter().map(move |tag| (&source.name, &tag.tag, tag.expect_every))
         });
         let computed = self.computed.iter().map(|tag| (&*COMPUTED, &tag.tag, tag.period));
-        modbus.chain(mqtt).chain(computed)
+        let replay = self
+            .replay
+            .iter()
+            .flat_map(|source| source.tags.iter().map(move |tag| (&source.name, &tag.tag, None)));
+        modbus.chain(mqtt).chain(replay).chain(computed)
     }
 
     /// The table of assets and tags, given the store's numbers for the tags.

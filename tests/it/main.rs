@@ -19,6 +19,7 @@ mod modbus;
 mod mqtt_source;
 mod peers;
 mod recordings;
+mod replay;
 mod scan;
 mod shutdown;
 mod simulate;

@@ -5,12 +5,15 @@ mod modbus;
 mod modbus_link;
 mod mqtt;
 mod point;
+mod replay;
 
 pub use computed::ComputedTag;
 pub(super) use computed::computed;
 pub(super) use modbus::modbus;
 pub(super) use modbus_link::url as modbus_url;
 pub(super) use mqtt::mqtt;
+pub(super) use replay::replay;
+pub use replay::{ReplaySource, ReplayTag};
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;

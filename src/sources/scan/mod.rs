@@ -25,6 +25,8 @@ const TROUBLE_MAX: u32 = 3;
 /// Refusals (other than for the address) that begin a table before it is given up: some servers
 /// answer so for every unit that is not there.
 const REFUSALS_MAX: u32 = 16;
+/// Notes kept of a unit.
+const NOTES_MAX: usize = 8;
 /// How often a busy unit is asked again.
 const BUSY_RETRIES: u32 = 5;
 /// Pause before a busy unit is asked again.
@@ -234,7 +236,8 @@ impl Talk<'_> {
     }
 
     fn note(&mut self, what: &str) {
-        if !self.found.notes.iter().any(|note| note == what) {
+        let known = self.found.notes.iter().any(|note| note == what);
+        if !known && self.found.notes.len() < NOTES_MAX {
             self.found.notes.push(what.to_owned());
         }
     }
@@ -402,7 +405,9 @@ impl Talk<'_> {
     fn lie(&mut self, error: &LineError) -> bool {
         match error {
             LineError::Mismatch { what, .. } => {
-                self.note(&format!("answers what it was not asked: {what}"));
+                // The first word is which of them; numbers would make every note a new one.
+                let what = what.split(' ').next().unwrap_or_default();
+                self.note(&format!("answers what it was not asked: another {what}"));
                 true
             }
             LineError::Length { .. } => {
