@@ -11,6 +11,7 @@ mod plant_sim;
 mod support;
 
 mod bad_input;
+mod coverage;
 mod fuzz_corpus;
 mod import;
 mod kill;
@@ -20,6 +21,7 @@ mod modbus_bus;
 mod mqtt_source;
 mod peers;
 mod recordings;
+mod replay;
 mod scan;
 mod shutdown;
 mod simulate;
