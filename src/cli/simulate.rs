@@ -6,8 +6,9 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
-use super::{Code, Failure, stop};
+use super::{Code, Failure};
 use crate::config;
+use crate::runtime::shutdown;
 use crate::sim::{COPIES_MAX, Plant, REGISTERS, Register, SCENARIOS, SPEED_MAX, Scenario, Server};
 
 /// Serve the simulated plant over Modbus TCP until Ctrl-C.
@@ -82,7 +83,7 @@ pub(super) fn run(arguments: Arguments) -> Result<(), Failure> {
             config::load_faults(&file).map_err(|mistakes| Failure::new(Code::Config, mistakes))?
         }
     };
-    let stop = stop::on_signal().map_err(Failure::failed)?;
+    let stop = shutdown::token().map_err(Failure::failed)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     runtime.map_err(Failure::failed)?.block_on(async {
         let name = scenario.name;

@@ -257,7 +257,7 @@ fn points(text: &str) -> Result<(Table, u16, u16), String> {
         None => (text, None),
         Some((first, last)) => (first, Some(last)),
     };
-    let (table, from) = values::point(first)?;
+    let (table, from) = super::point::point(first)?;
     let last = match last {
         None => from,
         Some(last) => last.parse().map_err(|_| format!("`{last}` is no address"))?,

@@ -9,7 +9,9 @@ mod links;
 mod mistake;
 mod parse;
 mod people;
+pub(crate) mod point;
 mod policy;
+pub(crate) mod profiles;
 mod sources;
 mod tree;
 pub(crate) mod values;
@@ -21,8 +23,11 @@ pub use fault_script::{FaultRule, FaultScript, Mischief, load_faults, parse_faul
 pub use link::{Certificates, Host, LineOptions, Link, Parity, Rs485, Serial};
 pub use mistake::{ConfigErrors, Mistake};
 pub use parse::{load, parse};
+pub use point::{ByteOrder, Packing, Point, PointType, Sample};
 pub use policy::default_decisions;
 pub use sources::ComputedTag;
+pub use sources::{Optimization, Polling};
+pub use sources::{ComputedTag, ReplaySource, ReplayTag};
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -60,6 +65,8 @@ pub struct Config {
     pub mqtt: Vec<MqttSource>,
     /// `[[computed]]`, each after those it rests on.
     pub computed: Vec<ComputedTag>,
+    /// `[[replay]]`
+    pub replay: Vec<ReplaySource>,
     /// `[[notify]]`
     pub notify: Vec<NotifyChannel>,
     /// `[[decision]]`, in order; the first row that matches counts. Never empty: the default table
@@ -274,98 +281,6 @@ pub enum Table {
     Input,
 }
 
-/// How registers make a number. Names as in the contract.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum PointType {
-    /// A coil, a discrete input, or a register that is zero or not.
-    Bool,
-    /// Upper byte of a register.
-    U8h,
-    /// Lower byte of a register.
-    U8l,
-    /// 16 bits, unsigned.
-    U16,
-    /// 16 bits, two's complement.
-    I16,
-    /// 32 bits, unsigned.
-    U32,
-    /// 32 bits, two's complement.
-    I32,
-    /// 64 bits, unsigned.
-    U64,
-    /// 64 bits, two's complement.
-    I64,
-    /// IEEE 754 half precision.
-    F16,
-    /// IEEE 754 single precision.
-    F32,
-    /// IEEE 754 double precision.
-    F64,
-    /// Four decimal digits.
-    Bcd16,
-    /// Eight decimal digits.
-    Bcd32,
-    /// Registers of 0 to 9999 each, most significant last; how many (2 to 4).
-    Mod10k(u8),
-    /// Bits `from` to `to` of a register, 0 the lowest, both included.
-    Bits {
-        /// Lowest bit.
-        from: u8,
-        /// Highest bit.
-        to: u8,
-    },
-}
-
-impl PointType {
-    /// Registers (or coils) it takes.
-    #[must_use]
-    pub const fn registers(self) -> u16 {
-        match self {
-            Self::Bool
-            | Self::U8h
-            | Self::U8l
-            | Self::U16
-            | Self::I16
-            | Self::F16
-            | Self::Bcd16
-            | Self::Bits { .. } => 1,
-            Self::U32 | Self::I32 | Self::F32 | Self::Bcd32 => 2,
-            Self::U64 | Self::I64 | Self::F64 => 4,
-            Self::Mod10k(count) => count as u16,
-        }
-    }
-}
-
-/// Order of the bytes as they arrive, named by the value's bytes, most significant first: `ABCD`
-/// is big endian, `CDAB` swaps words, `BADC` bytes, `DCBA` both. 64-bit types extend the pattern.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ByteOrder {
-    /// Big endian.
-    Abcd,
-    /// Words swapped.
-    Cdab,
-    /// Bytes swapped within words.
-    Badc,
-    /// Little endian.
-    Dcba,
-}
-
-/// Where a Modbus tag lives.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Point {
-    /// Unit id.
-    pub unit: u8,
-    /// Table.
-    pub table: Table,
-    /// Zero-based address of the first register.
-    pub address: u16,
-    /// How registers make a number.
-    pub kind: PointType,
-    /// In which order they come.
-    pub order: ByteOrder,
-}
-
 /// What all tags share, whatever they come from.
 #[derive(Debug, Clone, PartialEq)]
 pub struct TagConfig {
@@ -419,6 +334,8 @@ pub struct ModbusSource {
     pub breaker_max: Duration,
     /// Most registers in one request (125 by default).
     pub max_registers: u16,
+    /// How requests are made, and what the line's time may be spent on.
+    pub polling: Polling,
     /// Its tags.
     pub tags: Vec<ModbusTag>,
 }
@@ -576,9 +493,44 @@ pub struct FailureMode {
     pub repair: Duration,
 }
 
+/// The link that the address of a Modbus line names, as the `url` of `[[modbus]]`.
+///
+/// # Errors
+/// What is wrong with it, as a sentence.
+pub fn modbus_link(url: &str) -> Result<Link, String> {
+    sources::modbus_url(url)
+}
+
 /// The source that computed tags name.
 static COMPUTED: std::sync::LazyLock<SourceId> =
     std::sync::LazyLock::new(|| SourceId::new("computed").expect("`computed` is an id"));
+
+impl TagConfig {
+    /// The tag under a number of the store's.
+    #[must_use]
+    pub fn numbered(
+        &self,
+        key: crate::domain::ids::TagKey,
+        source: SourceId,
+        period: Option<Duration>,
+    ) -> crate::domain::tag::Tag {
+        crate::domain::tag::Tag {
+            key,
+            path: self.path.clone(),
+            source,
+            unit: self.unit.clone(),
+            quantity: self.quantity.clone(),
+            scale: self.scale,
+            offset: self.offset,
+            range: self.range,
+            invalid: self.invalid.clone(),
+            limits: self.limits,
+            period,
+            discrete: self.discrete,
+            handling: self.handling.clone(),
+        }
+    }
+}
 
 /// Every tag of the configuration with its source and, where known, how often it is expected.
 impl Config {
@@ -591,7 +543,11 @@ impl Config {
             source.tags.iter().map(move |tag| (&source.name, &tag.tag, tag.expect_every))
         });
         let computed = self.computed.iter().map(|tag| (&*COMPUTED, &tag.tag, tag.period));
-        modbus.chain(mqtt).chain(computed)
+        let replay = self
+            .replay
+            .iter()
+            .flat_map(|source| source.tags.iter().map(move |tag| (&source.name, &tag.tag, None)));
+        modbus.chain(mqtt).chain(replay).chain(computed)
     }
 
     /// The table of assets and tags, given the store's numbers for the tags.
@@ -603,20 +559,9 @@ impl Config {
         &self,
         keys: &BTreeMap<TagPath, crate::domain::ids::TagKey>,
     ) -> crate::domain::tag::Plant {
-        let tags = self.tags().map(|(source, tag, period)| crate::domain::tag::Tag {
-            key: *keys.get(&tag.path).expect("every configured tag was given a key"),
-            path: tag.path.clone(),
-            source: source.clone(),
-            unit: tag.unit.clone(),
-            quantity: tag.quantity.clone(),
-            scale: tag.scale,
-            offset: tag.offset,
-            range: tag.range,
-            invalid: tag.invalid.clone(),
-            limits: tag.limits,
-            period,
-            discrete: tag.discrete,
-            handling: tag.handling.clone(),
+        let tags = self.tags().map(|(source, tag, period)| {
+            let key = *keys.get(&tag.path).expect("every configured tag was given a key");
+            tag.numbered(key, source.clone(), period)
         });
         crate::domain::tag::Plant::new(self.assets.iter().cloned(), tags)
     }

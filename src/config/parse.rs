@@ -17,14 +17,14 @@ use super::mistake::{ConfigErrors, Place, Report};
 use super::tree::{self, NOT_AVAILABLE, Section};
 use super::{
     Approval, Config, Detection, Gateway, Http, ModbusSource, MqttSource, Store, env, links,
-    people, policy, sources, values,
+    people, policy, profiles, sources, values,
 };
 
 /// Largest configuration, in bytes; ten thousand tags take about 2 MiB.
 const CONFIG_BYTES_MAX: usize = 16 << 20;
 
 /// Tables that later versions will read.
-const LATER: [&str; 6] = ["sparkplug", "part", "contact", "report", "profile", "replay"];
+const LATER: [&str; 5] = ["sparkplug", "part", "contact", "report", "profile"];
 
 /// What the tables that were read declare, for those that refer to them.
 #[derive(Debug, Default)]
@@ -125,6 +125,7 @@ pub fn parse(
     }
     let report = Report::new(origin, text);
     let mut document = tree::parse(text, &report);
+    profiles::apply(&mut document, origin, &report);
     env::apply(&mut document, env, &report);
     let config = read(&Section::root(&document, &report), origin, env);
     match config {
@@ -152,6 +153,7 @@ fn read(root: &Section<'_>, origin: &Path, env: &BTreeMap<String, String>) -> Op
     let mut taken = sources::Taken::default();
     let modbus = sources::modbus(root, &mut declared, &mut taken, &names);
     let mqtt = sources::mqtt(root, &mut declared, &mut taken, &names);
+    let replay = sources::replay(root, &mut declared, &mut taken, &names);
     let computed = sources::computed(root, &mut declared, &mut taken, periods(&modbus, &mqtt));
     links::check_client_ids(root, upstream.as_ref(), &mqtt);
 
@@ -167,6 +169,7 @@ fn read(root: &Section<'_>, origin: &Path, env: &BTreeMap<String, String>) -> Op
         notify: people::notify(root, upstream.is_some()),
         upstream,
         computed,
+        replay,
         mqtt: mqtt.into_iter().map(|(source, _)| source).collect(),
         decisions: policy::decisions(root),
         rules: policy::rules(root, &declared),

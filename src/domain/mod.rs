@@ -18,5 +18,6 @@ pub mod reading;
 pub mod record;
 pub mod severity;
 pub mod tag;
+pub mod text;
 pub mod time;
 pub mod work_order;

@@ -232,7 +232,7 @@ mod tests {
         let four = |order| {
             let w: Vec<u8> = words.iter().flat_map(|word| word.to_be_bytes()).collect();
             match order {
-                ByteOrder::Abcd => [w[0], w[1], w[2], w[3]],
+                ByteOrder::Abcd | ByteOrder::Places { .. } => [w[0], w[1], w[2], w[3]],
                 ByteOrder::Cdab => [w[2], w[3], w[0], w[1]],
                 ByteOrder::Badc => [w[1], w[0], w[3], w[2]],
                 ByteOrder::Dcba => [w[3], w[2], w[1], w[0]],

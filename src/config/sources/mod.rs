@@ -4,17 +4,24 @@ mod computed;
 mod modbus;
 mod modbus_link;
 mod mqtt;
+mod point;
+mod polling;
+mod replay;
 
 pub use computed::ComputedTag;
 pub(super) use computed::computed;
 pub(super) use modbus::modbus;
+pub(super) use modbus_link::url as modbus_url;
 pub(super) use mqtt::mqtt;
+pub use polling::{Optimization, Polling};
+pub(super) use replay::replay;
+pub use replay::{ReplaySource, ReplayTag};
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use crate::domain::ids::{SourceId, TagPath};
-use crate::domain::tag::{Handling, Limits};
+use crate::domain::tag::Limits;
 
 use super::parse::Declared;
 use super::tree::Section;
@@ -61,6 +68,19 @@ fn shared_of(
     declared: &mut Declared,
     taken: &mut Taken,
 ) -> Option<TagConfig> {
+    let discrete = discrete || tag.has("values");
+    shared_with(tag, origin, discrete, tag.numbers("invalid"), declared, taken)
+}
+
+/// The same of a tag whose `invalid` is read by its type.
+fn shared_with(
+    tag: &Section<'_>,
+    origin: &str,
+    discrete: bool,
+    invalid: Vec<f64>,
+    declared: &mut Declared,
+    taken: &mut Taken,
+) -> Option<TagConfig> {
     let id = tag.need("id", values::tag_id);
     let asset = tag.need("asset", |text| declared.asset(text));
     let path = asset.zip(id).map(|(asset, tag)| TagPath { asset, tag });
@@ -79,14 +99,10 @@ fn shared_of(
     }
     let offset = tag.number("offset").unwrap_or(0.0);
     let range = range(tag);
-    let invalid = tag.numbers("invalid");
     let limits = tag.table("limits").map_or_else(Limits::default, |table| limits(&table, range));
     let discrete = tag.flag("discrete").unwrap_or(discrete);
-    for key in ["values", "profile"] {
-        tag.later(key);
-    }
+    let handling = point::handling(tag);
     let path = path?;
-    let handling = Handling::default();
     Some(TagConfig {
         path,
         unit,
