@@ -2,8 +2,8 @@
 //! broker share the task.
 //!
 //! Pure: [`poll_plan`], [`poll_class`], [`decode`], [`breaker`], [`schedule`], [`payload`],
-//! [`topics`], [`gather`]. I/O: [`line`], [`long_read`], [`modbus`], [`mqtt`], [`probe`].
-//! [`topics`]. I/O: [`line`], [`modbus`], [`mqtt`], [`probe`], [`scan`].
+//! [`topics`], [`gather`], [`outlook`]. I/O: [`line`], [`long_read`], [`modbus`], [`mqtt`],
+//! [`probe`], [`scan`].
 
 pub mod breaker;
 pub mod decode;
@@ -14,6 +14,7 @@ pub mod long_read;
 pub mod modbus;
 pub mod mqtt;
 pub mod notes;
+pub mod outlook;
 pub mod payload;
 pub mod poll_class;
 pub mod poll_plan;
