@@ -17,6 +17,8 @@ pub enum RecordKind {
     Anomaly,
     /// The newest prediction of an asset and failure mode (prediction).
     Prediction,
+    /// What prediction works on: followed limits, lives of parts, how predictions did.
+    Outlook,
     /// [`super::decision::Decision`] (approval).
     Decision,
     /// [`super::work_order::WorkOrder`] (scheduling).
@@ -56,6 +58,7 @@ impl RecordKind {
         Self::Delay,
         Self::Anomaly,
         Self::Prediction,
+        Self::Outlook,
         Self::Decision,
         Self::WorkOrder,
         Self::Notification,
@@ -81,6 +84,7 @@ impl RecordKind {
             Self::Delay => "delay",
             Self::Anomaly => "anomaly",
             Self::Prediction => "prediction",
+            Self::Outlook => "outlook",
             Self::Decision => "decision",
             Self::WorkOrder => "work-order",
             Self::Notification => "notification",

@@ -4,10 +4,13 @@
 //! Pure: [`poll_plan`], [`poll_class`], [`decode`], [`breaker`], [`schedule`], [`payload`],
 //! [`topics`], [`gather`], [`outlook`]. I/O: [`line`], [`long_read`], [`modbus`], [`mqtt`],
 //! [`probe`], [`scan`].
+//! [`topics`], [`gather`], [`guess`]. I/O: [`line`], [`long_read`], [`modbus`], [`mqtt`], [`probe`].
+//! [`topics`]. I/O: [`line`], [`modbus`], [`mqtt`], [`probe`], [`scan`].
 
 pub mod breaker;
 pub mod decode;
 pub mod gather;
+pub mod guess;
 pub mod health;
 pub mod line;
 pub mod long_read;

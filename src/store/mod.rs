@@ -22,6 +22,7 @@ use crate::domain::time::Timestamp;
 mod codec;
 mod connection;
 pub mod inspect;
+pub mod lexicon;
 pub mod lock;
 mod quarantine;
 pub mod ring;
