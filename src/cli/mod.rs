@@ -4,6 +4,7 @@ mod check;
 mod ctl;
 mod demo;
 mod detect;
+mod forecast;
 mod probe;
 mod records;
 mod run;
@@ -33,6 +34,7 @@ enum Command {
     Probe(probe::Args),
     Simulate(simulate::Arguments),
     Detect(detect::Args),
+    Forecast(forecast::Args),
     Ctl(Box<ctl::Args>),
     Db(db::Db),
 }
@@ -116,6 +118,7 @@ fn dispatch(command: Command) -> Result<(), Failure> {
         Command::Probe(args) => probe::run(&args),
         Command::Simulate(arguments) => simulate::run(arguments),
         Command::Detect(args) => detect::run(&args),
+        Command::Forecast(args) => forecast::run(&args),
         Command::Ctl(args) => ctl::run(*args),
         Command::Db(db) => db::run(&db),
     }

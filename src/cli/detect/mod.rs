@@ -6,7 +6,7 @@
 //! it was confirmed shows in that row; the bit stays on while the next one waits for its verdict.
 
 mod figures;
-mod table;
+pub(super) mod table;
 
 use std::collections::{BTreeSet, VecDeque};
 use std::fs::File;
@@ -107,7 +107,7 @@ fn duration(text: &str) -> Result<Duration, String> {
         .ok_or_else(|| format!("`{text}` is no usable duration"))
 }
 
-fn separator(text: &str) -> Result<u8, String> {
+pub(super) fn separator(text: &str) -> Result<u8, String> {
     match text.as_bytes() {
         [byte] => Ok(*byte),
         _ if text == "\\t" => Ok(b'\t'),
