@@ -5,11 +5,14 @@ mod ctl;
 mod demo;
 mod detect;
 mod forecast;
+mod export;
+mod import;
 mod probe;
 mod records;
 mod run;
+mod scan;
 mod simulate;
-mod stop;
+mod spectrum;
 
 use std::fmt;
 use std::process::ExitCode;
@@ -32,9 +35,13 @@ enum Command {
     Demo(demo::Arguments),
     Check(check::Args),
     Probe(probe::Args),
+    Scan(scan::Args),
     Simulate(simulate::Arguments),
     Detect(detect::Args),
     Forecast(forecast::Args),
+    Spectrum(spectrum::Args),
+    Export(export::Args),
+    Import(import::Args),
     Ctl(Box<ctl::Args>),
     Db(db::Db),
 }
@@ -116,9 +123,13 @@ fn dispatch(command: Command) -> Result<(), Failure> {
         Command::Demo(arguments) => demo::run(&arguments),
         Command::Check(args) => check::run(&args),
         Command::Probe(args) => probe::run(&args),
+        Command::Scan(args) => scan::run(&args),
         Command::Simulate(arguments) => simulate::run(arguments),
         Command::Detect(args) => detect::run(&args),
         Command::Forecast(args) => forecast::run(&args),
+        Command::Spectrum(args) => spectrum::run(&args),
+        Command::Export(args) => export::run(&args),
+        Command::Import(args) => import::run(&args),
         Command::Ctl(args) => ctl::run(*args),
         Command::Db(db) => db::run(&db),
     }

@@ -25,6 +25,7 @@ pub mod inspect;
 pub mod lock;
 mod quarantine;
 pub mod ring;
+mod ring_bursts;
 mod ring_known;
 mod ring_live;
 mod ring_read;
@@ -38,6 +39,7 @@ mod state_read;
 
 pub use lock::{DirLock, LockError};
 pub use ring::{Lost, RingDb};
+pub use ring_bursts::{PAGE_BURSTS_MAX, PAGE_SAMPLES_MAX};
 pub use ring_read::RingReader;
 pub use ring_thread::{RingBatch, RingHandle, RingReport, RingThread};
 pub use rollup::{Resolution, Rollup};

@@ -464,10 +464,17 @@ impl Engine {
         if let Some(last) = judged.last() {
             self.seen = last.arrival;
         }
+        let mut bursts = self.slots[0].take_bursts();
+        bursts.retain_mut(|burst| {
+            let of = |reading: &&Reading| reading.tag == burst.tag && reading.time == burst.time;
+            let Some(reading) = judged.iter().find(of) else { return false };
+            (burst.arrival, burst.quality) = (reading.arrival, reading.quality);
+            true
+        });
         self.feed(now, &judged, batch.historical);
         let acks: Vec<Ack> = batch.ack.into_iter().collect();
         if !judged.is_empty() || !acks.is_empty() {
-            self.outgoing.push_back(RingBatch { readings: judged, acks });
+            self.outgoing.push_back(RingBatch { readings: judged, bursts, acks });
         }
     }
 
