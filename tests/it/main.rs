@@ -17,6 +17,7 @@ mod kill;
 mod modbus;
 mod mqtt_source;
 mod peers;
+mod points;
 mod recordings;
 mod scan;
 mod shutdown;
