@@ -28,6 +28,7 @@ pub use parse::{load, parse};
 pub use point::{ByteOrder, Packing, Point, PointType, Sample};
 pub use policy::default_decisions;
 pub use sources::ComputedTag;
+pub use sources::{Optimization, Polling};
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -332,6 +333,8 @@ pub struct ModbusSource {
     pub breaker_max: Duration,
     /// Most registers in one request (125 by default).
     pub max_registers: u16,
+    /// How requests are made, and what the line's time may be spent on.
+    pub polling: Polling,
     /// Its tags.
     pub tags: Vec<ModbusTag>,
 }

@@ -44,8 +44,10 @@ pub(super) fn record(record: &Record) -> Value {
         | RecordKind::Report
         | RecordKind::CaseFile
         | RecordKind::Departure
+        | RecordKind::Outlook
         | RecordKind::Text
         | RecordKind::Counter
+        | RecordKind::SourceNote
         | RecordKind::Job
         | RecordKind::DeadLetter => None,
     };

@@ -20,6 +20,7 @@ use crate::sources::breaker::handling;
 use crate::sources::gather::Gathered;
 use crate::sources::guess::{Guess, REGISTERS_MAX, guesses};
 use crate::sources::line::{Answer, Line, LineError};
+use crate::sources::modbus::read_rules;
 use crate::sources::mqtt::{Heard, Routes, listen, options};
 use crate::sources::poll_class::{ClassPoint, PlannedRead, PollClass};
 use crate::sources::{SourceError, decode, long_read, poll_plan};
@@ -138,7 +139,7 @@ pub async fn modbus(source: &ModbusSource, clock: &Clock) -> Result<Vec<Probed>,
     let mut found = BTreeMap::new();
     for (unit, members) in units {
         let (places, points): (Vec<usize>, Vec<ClassPoint>) = members.into_iter().unzip();
-        let class = PollClass::new(0, 0, points, source.poll, source.max_registers);
+        let class = PollClass::new(0, 0, points, source.poll, read_rules(source));
         let mut stack: Vec<PlannedRead> = class.plan().iter().rev().cloned().collect();
         while let Some(read) = stack.pop() {
             if line.retry_at().is_some() {

@@ -250,6 +250,7 @@ fn bodies() -> Vec<Body> {
             skills: vec!["mechanical".to_owned()],
             repair_seconds: 7200.0,
             anomaly: Some(id(2)),
+            track_record: crate::domain::prognosis::TrackRecord::default(),
         }),
         Body::DecisionRequested(decision(None)),
         Body::DecisionMade(decision(Some(answer))),
