@@ -17,6 +17,8 @@ mod tree;
 pub(crate) mod values;
 
 #[cfg(test)]
+mod points_tests;
+#[cfg(test)]
 mod tests;
 
 pub use fault_script::{FaultRule, FaultScript, Mischief, load_faults, parse_faults, unit_ranges};

@@ -23,6 +23,7 @@ mod modbus_lines_serial;
 mod modbus_bus;
 mod mqtt_source;
 mod peers;
+mod points;
 mod recordings;
 mod replay;
 mod scan;
