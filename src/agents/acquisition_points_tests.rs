@@ -81,8 +81,9 @@ fn row16_a_listed_state_has_its_name_and_an_unlisted_one_stays_a_good_number() {
     });
     let mut stage = Acquisition::for_plant(&plant);
     let handling = &plant.tag(TagKey(0)).unwrap().handling;
-    for (value, name) in [(0.0, Some("stopped")), (-1.0, Some("unknown")), (7.0, None)] {
-        let reading = judge(&mut stage, 10 + value as u64, value);
+    for (at, value, name) in [(1, 0.0, Some("stopped")), (2, -1.0, Some("unknown")), (3, 7.0, None)]
+    {
+        let reading = judge(&mut stage, at, value);
         assert_eq!((reading.value, reading.quality), (value, Quality::Good));
         assert_eq!(handling.state(reading.value), name);
     }
@@ -167,14 +168,14 @@ fn row26_row27_sentinels_are_raw_and_ranges_are_in_the_unit() {
         tag.invalid = vec![65_535.0, 500.0];
     });
     let mut stage = Acquisition::for_plant(&plant);
-    for (raw, quality) in [
-        (65_535.0_f64, Quality::Bad(Reason::Sentinel)),
+    for (at, (raw, quality)) in (1..).zip([
+        (65_535.0, Quality::Bad(Reason::Sentinel)),
         (500.0, Quality::Bad(Reason::Sentinel)),
         (5_000.0, Quality::Bad(Reason::Range)),
         (1_000.0, Quality::Good),
         (-1.0, Quality::Bad(Reason::Range)),
-    ] {
-        assert_eq!(judge(&mut stage, raw.abs() as u64, raw).quality, quality, "{raw}");
+    ]) {
+        assert_eq!(judge(&mut stage, at, raw).quality, quality, "{raw}");
     }
 }
 

@@ -51,7 +51,7 @@ impl Value {
         if let Self::Override(_, Some(value)) = self { value } else { self }
     }
 
-    fn as_text(&self) -> Option<&str> {
+    pub(super) fn as_text(&self) -> Option<&str> {
         if let Self::String(text) | Self::Override(text, _) = self { Some(text) } else { None }
     }
 
@@ -76,7 +76,7 @@ impl Value {
         if let Self::Array(items) = self.typed() { Some(items) } else { None }
     }
 
-    fn as_table(&self) -> Option<&Branch> {
+    pub(super) fn as_table(&self) -> Option<&Branch> {
         if let Self::Table(branch) = self.typed() { Some(branch) } else { None }
     }
 

@@ -37,7 +37,7 @@ pub fn cut(text: &str) -> &str {
 #[must_use]
 pub fn in_reading(value: f64) -> Option<u64> {
     const ABOVE: f64 = 281_474_976_710_656.0;
-    let whole = value >= 0.0 && value < ABOVE && value.fract() < f64::MIN_POSITIVE;
+    let whole = (0.0..ABOVE).contains(&value) && value.fract() < f64::MIN_POSITIVE;
     #[expect(
         clippy::cast_possible_truncation,
         clippy::cast_sign_loss,

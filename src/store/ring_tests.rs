@@ -536,8 +536,8 @@ fn bursts_keep_to_their_share_and_leave_the_readings_alone() {
         ring.commit().unwrap();
     }
     let kept = whole(&ring, 1, 1000, None).items;
-    let bytes: usize = kept.len() * 4096 * 3;
-    assert!(kept.len() > 20 && bytes < max as usize / 3, "{} bursts", kept.len());
+    let bytes = kept.len() as u64 * 4096 * 3;
+    assert!(kept.len() > 20 && bytes < max / 3, "{} bursts", kept.len());
     assert_eq!(kept.last().unwrap().arrival, Arrival(200), "the oldest fell");
     let (from, to) = (Timestamp::from_micros(0), Timestamp::from_micros(i64::MAX));
     assert_eq!(ring.range(TagKey(1), from, to, 1000, None).unwrap().items.len(), 200);
