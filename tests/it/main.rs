@@ -11,6 +11,7 @@ mod plant_sim;
 mod support;
 
 mod bad_input;
+mod forecasts;
 mod fuzz_corpus;
 mod import;
 mod kill;
