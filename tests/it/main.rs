@@ -12,6 +12,7 @@ mod support;
 
 mod bad_input;
 mod coverage;
+mod forecasts;
 mod fuzz_corpus;
 mod import;
 mod kill;
