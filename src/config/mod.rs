@@ -10,6 +10,7 @@ mod people;
 mod policy;
 mod sources;
 mod tree;
+mod units;
 pub(crate) mod values;
 
 #[cfg(test)]
@@ -82,6 +83,8 @@ pub struct Gateway {
     pub data_dir: PathBuf,
     /// For shifts and reports; records are UTC.
     pub time_zone: jiff::tz::TimeZone,
+    /// When the system's clock is believed.
+    pub clock: crate::domain::time::Trust,
 }
 
 /// `[store]`

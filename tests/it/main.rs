@@ -18,5 +18,6 @@ mod peers;
 mod shutdown;
 mod simulate;
 mod tidy;
+mod time;
 mod uplink;
 mod wear;

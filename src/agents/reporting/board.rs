@@ -203,6 +203,7 @@ impl Board {
             | Body::StageSwitched { .. }
             | Body::Condition { .. }
             | Body::Gap { .. }
+            | Body::ClockCorrected { .. }
             | Body::ConfigurationApplied { .. } => {}
         }
     }

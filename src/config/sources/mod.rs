@@ -2,6 +2,7 @@
 
 mod modbus;
 mod mqtt;
+mod quality;
 
 pub(super) use modbus::modbus;
 pub(super) use mqtt::mqtt;
@@ -70,8 +71,13 @@ fn shared(
     for key in ["values", "profile"] {
         tag.later(key);
     }
+    let mut handling = Handling::default();
+    let given = [limits.low_low, limits.low, limits.high, limits.high_high];
+    let given: Vec<f64> = given.into_iter().flatten().collect();
+    let said = quality::Said { quantity, scale, offset, range };
+    let quality::Said { quantity, scale, offset, range } =
+        quality::read(tag, &unit, said, discrete, &given, &mut handling);
     let path = path?;
-    let handling = Handling::default();
     Some(TagConfig {
         path,
         unit,

@@ -2,12 +2,19 @@
 //! reason. Nothing is thrown away but exact repeats; what later stages may use is marked good.
 //!
 //! Order of judgement, the first that applies counts: the source's own failure, not a number,
-//! sentinel, implausible, kept by a broker, wrong device clock, too old. Works on tables indexed
+//! sentinel, implausible, kept by a broker, wrong device clock, too old, changed too fast, stuck.
+//! Works on tables indexed
 //! by [`TagKey`](crate::domain::ids::TagKey); a reading costs no allocation and no look-up by name.
+
+mod checks;
+mod gaps;
 
 use std::time::Duration;
 
-use super::{Acquire, Outbox, Saved, Setting, Stage, StageError, StageName};
+use checks::Checks;
+use gaps::Gaps;
+
+use super::{Acquire, Mark, Outbox, Saved, Setting, Stage, StageError, StageName};
 use crate::domain::event::Event;
 use crate::domain::reading::{Quality, RawBatch, RawReading, RawValue, Reading, Reason};
 use crate::domain::tag::Plant;
@@ -38,6 +45,10 @@ struct Rule {
     last: Option<(Timestamp, u64)>,
     /// Older readings than the last, only for tags that bring their own time.
     earlier: Option<Box<Repeats>>,
+    /// Checks against the tag's past; none for tags that have none.
+    checks: Option<Box<Checks>>,
+    /// Place among the tags whose silence is told.
+    gap: Option<usize>,
 }
 
 /// The newest readings of a tag by time and bits of the value, oldest overwritten.
@@ -51,6 +62,9 @@ struct Repeats {
 #[derive(Debug)]
 pub struct Acquisition {
     rules: Vec<Option<Rule>>,
+    /// What is special about the readings judged last.
+    marks: Vec<Mark>,
+    gaps: Gaps,
 }
 
 impl Acquisition {
@@ -63,12 +77,13 @@ impl Acquisition {
     /// A stage for these tags, without a configuration (recordings).
     #[must_use]
     pub fn for_plant(plant: &Plant) -> Self {
-        Self { rules: rules(plant, &mut []) }
+        let gaps = Gaps::of(plant, None);
+        Self { rules: rules(plant, &mut [], &gaps), marks: Vec::new(), gaps }
     }
 }
 
 /// The rules of a plant; what was seen of a tag is taken over from `old`.
-fn rules(plant: &Plant, old: &mut [Option<Rule>]) -> Vec<Option<Rule>> {
+fn rules(plant: &Plant, old: &mut [Option<Rule>], gaps: &Gaps) -> Vec<Option<Rule>> {
     let mut rules = vec![None; plant.key_bound()];
     for tag in plant.tags() {
         let index = tag.key.0 as usize;
@@ -79,10 +94,10 @@ fn rules(plant: &Plant, old: &mut [Option<Rule>]) -> Vec<Option<Rule>> {
         )]
         invalid.extend(tag.invalid.iter().map(|v| f64::from(*v as f32)));
         let (low, high) = tag.range.unwrap_or((f64::NEG_INFINITY, f64::INFINITY));
-        let (last, earlier) = old
-            .get_mut(index)
-            .and_then(Option::as_mut)
-            .map_or((None, None), |rule| (rule.last, rule.earlier.take()));
+        let (last, earlier, checks) =
+            old.get_mut(index).and_then(Option::as_mut).map_or((None, None, None), |rule| {
+                (rule.last, rule.earlier.take(), rule.checks.take())
+            });
         let late = tag.period.map_or(LATE_MAX, |period| LATE_MAX.max(period * LATE_PERIODS));
         rules[index] = Some(Rule {
             scale: tag.scale,
@@ -93,6 +108,8 @@ fn rules(plant: &Plant, old: &mut [Option<Rule>]) -> Vec<Option<Rule>> {
             late,
             last,
             earlier,
+            checks: Checks::of(tag, checks),
+            gap: gaps.place(tag.key),
         });
     }
     rules
@@ -178,6 +195,7 @@ impl Rule {
 impl Acquire for Acquisition {
     fn judge(&mut self, now: Now, batch: &RawBatch, readings: &mut Vec<Reading>) {
         readings.reserve(batch.readings.len());
+        self.marks.clear();
         for raw in &batch.readings {
             let time = raw.source_time.unwrap_or(raw.arrived);
             let rule = self.rules.get_mut(raw.tag.0 as usize).and_then(Option::as_mut);
@@ -185,18 +203,35 @@ impl Acquire for Acquisition {
                 // The configuration lost the tag while the value was under way.
                 let quality = Quality::Bad(Reason::Config);
                 readings.push(reading(raw, time, f64::NAN, quality));
+                self.marks.push(Mark { stored: true, own_time: raw.source_time.is_some() });
                 continue;
             };
+            if let Some(place) = rule.gap {
+                self.gaps.heard(place, now);
+            }
             let (value, mut quality) = rule.value(raw.value);
             if quality.is_good() {
                 quality = rule.age(now, raw, batch.historical);
             }
             // All NaN are one value here; the quality tells failures apart.
             let bits = if value.is_nan() { u64::from(quality.to_byte()) } else { value.to_bits() };
-            if !rule.is_repeat(time, bits, raw.source_time.is_some()) {
-                readings.push(reading(raw, time, value, quality));
+            if rule.is_repeat(time, bits, raw.source_time.is_some()) {
+                continue;
             }
+            let mut stored = true;
+            if let Some(checks) = &mut rule.checks {
+                if quality.is_good() {
+                    quality = checks.judge(value, time);
+                }
+                stored = checks.is_news(value, quality, time) || batch.historical;
+            }
+            readings.push(reading(raw, time, value, quality));
+            self.marks.push(Mark { stored, own_time: raw.source_time.is_some() });
         }
+    }
+
+    fn marks(&self) -> &[Mark] {
+        &self.marks
     }
 }
 
@@ -218,13 +253,23 @@ impl Stage for Acquisition {
         Ok(())
     }
 
+    fn next_deadline(&self) -> Option<Duration> {
+        self.gaps.next()
+    }
+
+    fn on_deadline(&mut self, now: Now, out: &mut Outbox<'_>) -> Result<(), StageError> {
+        self.gaps.look(now, out);
+        Ok(())
+    }
+
     fn configure(
         &mut self,
         _now: Now,
         setting: &Setting,
         _out: &mut Outbox<'_>,
     ) -> Result<(), StageError> {
-        self.rules = rules(&setting.plant, &mut self.rules);
+        self.gaps = Gaps::of(&setting.plant, Some(&self.gaps));
+        self.rules = rules(&setting.plant, &mut self.rules, &self.gaps);
         Ok(())
     }
 }
