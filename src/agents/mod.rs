@@ -13,7 +13,11 @@
 //! snapshot and sees the event once more; failing again, the event is set aside.
 
 pub mod acquisition;
+pub mod acquisition_bursts;
+pub mod acquisition_counters;
+pub mod acquisition_texts;
 pub mod approval;
+mod computed;
 pub mod detection;
 pub mod failure_modes;
 pub mod learning;
@@ -38,7 +42,7 @@ use crate::config::Config;
 use crate::domain::command::{Command, CommandResult};
 use crate::domain::event::{Body, Event, JobSpec, Message};
 use crate::domain::ids::EventId;
-use crate::domain::reading::{RawBatch, Reading};
+use crate::domain::reading::{Burst, RawBatch, Reading};
 use crate::domain::record::{Record, RecordKind};
 use crate::domain::tag::Plant;
 use crate::domain::time::Now;
@@ -420,6 +424,12 @@ pub trait Acquire: Stage {
     /// mark each; fewer marks mean that nothing is special about the rest.
     fn marks(&self) -> &[Mark] {
         &[]
+    }
+
+    /// The bursts of the batch judged last, in the tag's unit. A burst belongs to the reading of
+    /// the same tag and time; without one it is a repeat.
+    fn take_bursts(&mut self) -> Vec<Burst> {
+        Vec::new()
     }
 }
 

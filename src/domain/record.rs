@@ -41,11 +41,15 @@ pub enum RecordKind {
     DeadLetter,
     /// A departure from normal that was announced and is not over (detection).
     Departure,
+    /// [`super::text::KnownText`], a text that a tag had (acquisition).
+    Text,
+    /// A counter that wrapped or was reset (acquisition).
+    Counter,
 }
 
 impl RecordKind {
     /// All kinds.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 18] = [
         Self::Alarm,
         Self::Delay,
         Self::Anomaly,
@@ -62,6 +66,8 @@ impl RecordKind {
         Self::Job,
         Self::DeadLetter,
         Self::Departure,
+        Self::Text,
+        Self::Counter,
     ];
 
     /// The word in the store; never changes.
@@ -84,6 +90,8 @@ impl RecordKind {
             Self::Job => "job",
             Self::DeadLetter => "dead-letter",
             Self::Departure => "departure",
+            Self::Text => "text",
+            Self::Counter => "counter",
         }
     }
 

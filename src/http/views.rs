@@ -43,6 +43,8 @@ pub(super) fn record(record: &Record) -> Value {
         | RecordKind::Report
         | RecordKind::CaseFile
         | RecordKind::Departure
+        | RecordKind::Text
+        | RecordKind::Counter
         | RecordKind::Job
         | RecordKind::DeadLetter => None,
     };

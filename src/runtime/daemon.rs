@@ -463,16 +463,16 @@ fn fixed_keys(old: &Config, new: &Config) -> Vec<&'static str> {
 }
 
 /// The stores, opened, and what was found.
-struct Opened {
-    state: StateDb,
-    ring: RingDb,
-    setting: Setting,
+pub(super) struct Opened {
+    pub(super) state: StateDb,
+    pub(super) ring: RingDb,
+    pub(super) setting: Setting,
     epoch: u64,
-    fresh: bool,
-    reports: Vec<ConditionReport>,
+    pub(super) fresh: bool,
+    pub(super) reports: Vec<ConditionReport>,
 }
 
-fn open(config: &Arc<Config>, now: Now) -> Result<Opened, DaemonError> {
+pub(super) fn open(config: &Arc<Config>, now: Now) -> Result<Opened, DaemonError> {
     let dir = &config.gateway.data_dir;
     let failed = |file| {
         move |source| DaemonError::Store { file, dir: dir.clone(), source: Box::new(source) }

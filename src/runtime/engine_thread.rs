@@ -239,7 +239,7 @@ impl Loop {
     /// Takes over what the engine has for the ring.
     fn hold_readings(&mut self) {
         while let Some(batch) = self.engine.take_readings() {
-            self.held_count += batch.readings.len();
+            self.held_count += batch.weight();
             self.held_readings.push_back(batch);
         }
     }
@@ -351,16 +351,16 @@ impl Loop {
 
     fn pass_readings(&mut self) {
         while let Some(batch) = self.held_readings.pop_front() {
-            self.held_count -= batch.readings.len();
+            self.held_count -= batch.weight();
             if let Err(batch) = self.outlets.ring.try_append(batch) {
-                self.held_count += batch.readings.len();
+                self.held_count += batch.weight();
                 self.held_readings.push_front(batch);
                 break;
             }
         }
         while self.held_count > HELD_READINGS_MAX {
             let Some(batch) = self.held_readings.pop_front() else { return };
-            self.held_count -= batch.readings.len();
+            self.held_count -= batch.weight();
             if let (Some(era), Some(next)) = (batch.era, self.held_readings.front_mut()) {
                 next.era.get_or_insert(era);
             }

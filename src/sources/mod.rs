@@ -2,18 +2,22 @@
 //! broker share the task.
 //!
 //! Pure: [`poll_plan`], [`poll_class`], [`decode`], [`breaker`], [`schedule`], [`payload`],
-//! [`topics`]. I/O: [`line`], [`modbus`], [`mqtt`], [`probe`].
+//! [`topics`], [`gather`]. I/O: [`line`], [`long_read`], [`modbus`], [`mqtt`], [`probe`].
+//! [`topics`]. I/O: [`line`], [`modbus`], [`mqtt`], [`probe`], [`scan`].
 
 pub mod breaker;
 pub mod decode;
+pub mod gather;
 pub mod health;
 pub mod line;
+pub mod long_read;
 pub mod modbus;
 pub mod mqtt;
 pub mod payload;
 pub mod poll_class;
 pub mod poll_plan;
 pub mod probe;
+pub mod scan;
 pub mod schedule;
 pub mod topics;
 
@@ -28,7 +32,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::agents::Setting;
 use crate::clock::Clock;
-use crate::config::{Broker, ModbusSource, MqttSource};
+use crate::config::{Broker, Link, ModbusSource, MqttSource};
 use crate::domain::ids::SourceId;
 use crate::port::{EngineHandle, EngineStopped, SourceHealth};
 
@@ -100,11 +104,11 @@ pub fn tasks(
     let mut rng = fastrand::Rng::with_seed(seed);
     let mut tasks = Vec::new();
 
-    let mut servers: BTreeMap<(String, u16), Vec<ModbusSource>> = BTreeMap::new();
+    let mut servers: BTreeMap<Link, Vec<ModbusSource>> = BTreeMap::new();
     for source in &setting.config.modbus {
-        servers.entry((source.host.clone(), source.port)).or_default().push(source.clone());
+        servers.entry(source.link.clone()).or_default().push(source.clone());
     }
-    for ((host, port), sources) in servers {
+    for (link, sources) in servers {
         let names: Vec<SourceId> = sources.iter().map(|source| source.name.clone()).collect();
         let published = published(&names);
         let health = subscribed(&published);
@@ -121,7 +125,7 @@ pub fn tasks(
                 }
             })
         };
-        let name = format!("modbus {host}:{port}");
+        let name = format!("modbus {}", link.address());
         tasks.push(SourceTask { name, sources: names, health, run: Box::new(run) });
     }
 

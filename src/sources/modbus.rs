@@ -20,11 +20,12 @@ use crate::domain::tag::Plant;
 use crate::domain::time::Now;
 use crate::port::{EngineHandle, EngineStopped, Input, SourceHealth};
 use crate::sources::breaker::{Breaker, Permit, Then, handling};
+use crate::sources::gather::{Gathered, gather};
 use crate::sources::health::{DEGRADED, DOWN, HealthCell, UP};
 use crate::sources::line::{Answer, Line, LineError};
 use crate::sources::poll_class::{ClassPoint, PlannedRead, PollClass};
 use crate::sources::schedule::{Next, Schedule};
-use crate::sources::{SourceError, decode};
+use crate::sources::{SourceError, long_read, poll_plan};
 
 /// A poll waits this long for a connection that is about to be made again, rather than fail.
 const RECONNECT_WAIT_MAX: Duration = Duration::from_millis(250);
@@ -48,6 +49,7 @@ struct Unit {
 #[derive(Debug)]
 struct Source {
     timeout: Duration,
+    max_registers: u16,
     health: HealthCell,
 }
 
@@ -92,7 +94,7 @@ struct Cycle {
 }
 
 impl Bus {
-    /// A bus for these sources, which share host and port.
+    /// A bus for these sources, which share a link.
     ///
     /// Tags the plant does not know are left out.
     #[must_use]
@@ -104,9 +106,10 @@ impl Bus {
         clock: Clock,
         mut rng: fastrand::Rng,
     ) -> Self {
-        let (host, port) = sources.first().map_or(("", 0), |one| (one.host.as_str(), one.port));
+        // There is always one: sources are grouped by their link.
+        let first = sources.first().expect("a bus has a source");
         let mut bus = Self {
-            line: Line::new(host, port),
+            line: Line::new(&first.link, &first.line),
             sources: Vec::new(),
             units: Vec::new(),
             classes: Vec::new(),
@@ -120,6 +123,7 @@ impl Bus {
             let place = bus.sources.len();
             bus.sources.push(Source {
                 timeout: source.timeout,
+                max_registers: source.max_registers,
                 health: HealthCell::new(source.name.clone(), Arc::clone(published)),
             });
             let mut classes: BTreeMap<(u8, Duration), Vec<ClassPoint>> = BTreeMap::new();
@@ -172,6 +176,7 @@ impl Bus {
                 }
                 (Next::Run(poll), _) => self.turn(poll).await?,
                 (Next::At(due), retry_at) => {
+                    self.line.rest();
                     let wake = retry_at.map_or(due, |at| at.min(due));
                     tokio::time::sleep(wake.saturating_sub(now)).await;
                 }
@@ -290,8 +295,8 @@ impl Bus {
             }
             match self.request(poll, &part, cycle).await {
                 Read::Good(answer, arrived) => {
-                    let readings = decoded(&self.classes[poll], &part, &answer, arrived);
-                    self.deliver(poll, readings, arrived).await?;
+                    let found = gather(&self.classes[poll], &part, &answer, arrived.utc);
+                    self.deliver(poll, found, arrived).await?;
                     cycle.good += 1;
                     parts.push(part);
                 }
@@ -344,8 +349,8 @@ impl Bus {
         match self.request(poll, read, cycle).await {
             Read::Good(answer, arrived) => {
                 cycle.good += 1;
-                let readings = decoded(&self.classes[poll], read, &answer, arrived);
-                self.deliver(poll, readings, arrived).await?;
+                let found = gather(&self.classes[poll], read, &answer, arrived.utc);
+                self.deliver(poll, found, arrived).await?;
                 for &point in read.block.points.iter() {
                     self.classes[poll].accept(point);
                     self.report_refusal(poll, point, false).await?;
@@ -375,10 +380,12 @@ impl Bus {
         let unit = self.units[place].id;
         let (address, count) = (read.block.address, read.block.count);
         let deadline = self.sources[source].timeout;
+        let longest = poll_plan::longest(read.table, self.sources[source].max_registers);
         // A unit that was well deserves a second try; one that was not has had it.
         let mut spare = self.units[place].breaker.is_healthy() && cycle.faults == 0;
         loop {
-            match self.line.read(unit, read.table, address, count, deadline).await {
+            let span = (address, count);
+            match long_read::read(&mut self.line, unit, read.table, span, longest, deadline).await {
                 Ok(Answer::Exception(code)) => {
                     self.line.answered();
                     let handling = handling(code);
@@ -584,12 +591,18 @@ impl Bus {
     async fn deliver(
         &mut self,
         poll: usize,
-        readings: Vec<RawReading>,
+        found: Gathered,
         arrived: Now,
     ) -> Result<(), EngineStopped> {
         let source = self.classes[poll].source;
         self.sources[source].health.good(arrived.utc);
-        self.hand_over(source, readings).await
+        if found.is_empty() {
+            return Ok(());
+        }
+        let Gathered { readings, extras } = found;
+        let source = self.sources[source].health.name().clone();
+        let batch = RawBatch { source, readings, extras, ack: None, historical: false };
+        self.engine.send(Input::Readings(batch)).await
     }
 
     async fn hand_over(
@@ -604,20 +617,6 @@ impl Bus {
         let batch = RawBatch { source, readings, extras: None, ack: None, historical: false };
         self.engine.send(Input::Readings(batch)).await
     }
-}
-
-fn decoded(class: &PollClass, read: &PlannedRead, answer: &Answer, at: Now) -> Vec<RawReading> {
-    let address = read.block.address;
-    let reading = |&point: &usize| {
-        let ClassPoint { key, point, .. } = &class.points[point];
-        let value = match answer {
-            Answer::Registers(words) => decode::point(point, address, words),
-            Answer::Bits(bits) => decode::coil(point, address, bits),
-            Answer::Exception(_) => RawValue::Failed(Reason::Device),
-        };
-        RawReading { tag: *key, source_time: None, arrived: at.utc, value, retained: false }
-    };
-    read.block.points.iter().map(reading).collect()
 }
 
 fn failure(point: &ClassPoint, now: Now, reason: Reason) -> RawReading {

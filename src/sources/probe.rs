@@ -105,7 +105,7 @@ fn judged(tag: &TagConfig, value: RawValue) -> (Option<f64>, Quality) {
 /// [`ProbeError::Line`] when there is no connection.
 pub async fn modbus(source: &ModbusSource, clock: &Clock) -> Result<Vec<Probed>, ProbeError> {
     let mut rng = fastrand::Rng::with_seed(0);
-    let mut line = Line::new(&source.host, source.port);
+    let mut line = Line::new(&source.link, &source.line);
     line.connect().await?;
     let mut units: BTreeMap<u8, Vec<(usize, ClassPoint)>> = BTreeMap::new();
     for (place, tag) in source.tags.iter().enumerate() {

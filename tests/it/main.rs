@@ -11,10 +11,14 @@ mod plant_sim;
 mod support;
 
 mod bad_input;
+mod fuzz_corpus;
+mod import;
 mod kill;
 mod modbus;
 mod mqtt_source;
 mod peers;
+mod recordings;
+mod scan;
 mod shutdown;
 mod simulate;
 mod tidy;

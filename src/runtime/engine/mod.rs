@@ -485,13 +485,21 @@ impl Engine {
                 left_out += 1;
             }
         }
+        let mut bursts = self.slots[0].take_bursts();
+        bursts.retain_mut(|burst| {
+            let of = |reading: &&Reading| reading.tag == burst.tag && reading.time == burst.time;
+            let Some(reading) = judged.iter().find(of) else { return false };
+            (burst.arrival, burst.quality) = (reading.arrival, reading.quality);
+            true
+        });
         self.feed(now, &judged, batch.historical);
         if left_out > 0 {
             judged.retain(|reading| reading.arrival != UNSTORED);
         }
         let acks: Vec<Ack> = batch.ack.into_iter().collect();
         if !judged.is_empty() || !acks.is_empty() {
-            self.outgoing.push_back(RingBatch { readings: judged, acks, own, era: None });
+            let batch = RingBatch { readings: judged, bursts, acks, own, era: None };
+            self.outgoing.push_back(batch);
         }
     }
 

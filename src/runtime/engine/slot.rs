@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::Factories;
 use crate::agents::{Acquire, Mark, Outbox, Saved, Setting, Stage, StageError, StageName};
 use crate::domain::ids::Arrival;
-use crate::domain::reading::{RawBatch, Reading};
+use crate::domain::reading::{Burst, RawBatch, Reading};
 use crate::domain::record::Record;
 use crate::domain::time::Now;
 
@@ -161,6 +161,14 @@ impl Slot {
         match &self.machine {
             Machine::Acquisition(stage) => stage.marks(),
             Machine::Other(_) => &[],
+        }
+    }
+
+    /// The bursts of the batch judged last.
+    pub(super) fn take_bursts(&mut self) -> Vec<Burst> {
+        match &mut self.machine {
+            Machine::Acquisition(stage) => stage.take_bursts(),
+            Machine::Other(_) => Vec::new(),
         }
     }
 
