@@ -49,9 +49,16 @@ pub(super) async fn list(State(api): State<Api>, params: Params) -> Result<Json<
         let cursor = params.get("cursor").map(str::to_owned);
         let found = api
             .readers
-            .ring(move |reader| reader.range(key, from, to, limit, cursor.as_deref()))
+            .ring(move |reader| {
+                let page = reader.range(key, from, to, limit, cursor.as_deref())?;
+                Ok((page, reader.doubtful()?))
+            })
             .await?;
-        return Ok(page(found.items.iter().map(reading).collect(), found.next));
+        let (found, doubtful) = found;
+        let setting = api.setting();
+        let unit = setting.plant.tag(key).map_or("", |tag| tag.unit.as_str());
+        let item = |found: &Reading| reading(found, unit, &doubtful);
+        return Ok(page(found.items.iter().map(item).collect(), found.next));
     };
     let begin = match params.number("cursor")?.map(i64::try_from) {
         None => from,
@@ -71,8 +78,9 @@ pub(super) async fn list(State(api): State<Api>, params: Params) -> Result<Json<
     Ok(page(rows.iter().map(rollup).collect(), next.map(|next| next.to_string())))
 }
 
-/// As in the batches upstream: no value where no number came, a reason where it is not good.
-fn reading(reading: &Reading) -> Value {
+/// As in the batches upstream: no value where no number came, a reason where it is not good. Besides
+/// the unit, and `clock_trusted` where no clock ever vouched for the time.
+fn reading(reading: &Reading, unit: &str, doubtful: &[(u64, u64)]) -> Value {
     let mut item = json!({
         "time": reading.time.to_string(),
         "value": reading.value,
@@ -80,6 +88,12 @@ fn reading(reading: &Reading) -> Value {
     });
     if let Some(reason) = reading.quality.reason() {
         item["reason"] = reason.as_str().into();
+    }
+    if !unit.is_empty() {
+        item["unit"] = unit.into();
+    }
+    if doubtful.iter().any(|(from, to)| (*from..=*to).contains(&reading.arrival.0)) {
+        item["clock_trusted"] = false.into();
     }
     item
 }

@@ -118,6 +118,7 @@ pub fn run(
         replay(&mut engine, ring, &clock, heart);
     }
     let now = clock.now();
+    let era = engine.started();
     let mut held_effects: VecDeque<Effect> = engine.unfinished().into();
     held_effects.truncate(HELD_EFFECTS_MAX);
     let mut this = Loop {
@@ -131,7 +132,7 @@ pub fn run(
         held_count: 0,
         held_effects,
         failing: false,
-        era: now,
+        era,
     };
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()
@@ -145,14 +146,13 @@ pub fn run(
         match received {
             Ok(None) => return this.finish(),
             Ok(Some(input)) => {
-                this.watch_clock(this.clock.now())?;
-                stopping |= this.take(input);
+                stopping |= this.take(input)?;
                 for _ in 1..TURNS_PER_COMMIT_MAX {
                     let Ok(input) = inputs.try_recv() else { break };
-                    stopping |= this.take(input);
+                    stopping |= this.take(input)?;
                 }
             }
-            Err(_) => this.watch_clock(this.clock.now())?,
+            Err(_) => {}
         }
         this.after_turns(stopping)?;
         heart.beat();
@@ -224,16 +224,18 @@ impl Loop {
     }
 
     /// One turn; true when it asks to stop.
-    fn take(&mut self, input: Input) -> bool {
+    fn take(&mut self, input: Input) -> Result<bool, Fatal> {
         let stop = matches!(input, Input::Stop { .. });
         let configure = matches!(input, Input::Configure { .. });
-        self.engine.turn(self.clock.now(), input);
+        let now = self.clock.now();
+        self.watch_clock(now)?;
+        self.engine.turn(now, input);
         if configure {
             self.commit_every = self.engine.setting().config.store.commit_every;
             self.outlets.setting.send_replace(self.engine.setting().clone());
         }
         self.hold_readings();
-        stop
+        Ok(stop)
     }
 
     /// Takes over what the engine has for the ring.
@@ -245,7 +247,9 @@ impl Loop {
     }
 
     fn after_turns(&mut self, stopping: bool) -> Result<(), Fatal> {
-        self.engine.turn_deadlines(self.clock.now());
+        let now = self.clock.now();
+        self.watch_clock(now)?;
+        self.engine.turn_deadlines(now);
         self.hold_readings();
         self.pass_readings();
         let now = self.clock.now();

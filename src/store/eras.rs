@@ -86,6 +86,25 @@ pub(super) fn date(conn: &Connection, boot: &BootInfo) -> rusqlite::Result<Redat
     Ok(redated)
 }
 
+/// Writes down with which arrival number an era begins, unless that is known.
+pub(super) fn begin_at(conn: &Connection, era: i64, first: u64) -> rusqlite::Result<()> {
+    conn.prepare_cached("UPDATE boots SET first = ?2 WHERE id = ?1 AND first = 0")?
+        .execute(params![era, super::int(first)])?;
+    Ok(())
+}
+
+/// First and last arrival numbers of what was written under clocks that are not believed to this
+/// day.
+pub(super) fn doubtful(conn: &Connection) -> rusqlite::Result<Vec<(u64, u64)>> {
+    conn.prepare_cached(
+        "SELECT first, coalesce((SELECT min(later.first) - 1 FROM boots AS later
+                                 WHERE later.id > boots.id AND later.first > 0), ?1)
+         FROM boots WHERE NOT trusted AND NOT dated AND first > 0 ORDER BY id",
+    )?
+    .query_map([i64::MAX], |row| Ok((super::uint(row.get(0)?), super::uint(row.get(1)?))))?
+    .collect()
+}
+
 /// Eras whose times are to be moved when they are read, by row. Nearly always none.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(super) struct Shifts(Vec<(i64, i64)>);

@@ -231,7 +231,7 @@ fn of_schema_1(dir: &Path, file: &str, tables: &str, id: i64) {
 }
 
 #[test]
-fn files_of_schema_1_are_brought_to_schema_2() {
+fn files_of_schema_1_are_brought_to_the_newest_schema() {
     let dir = tempfile::tempdir().unwrap();
     let state_tables = crate::store::schema::STATE.migrations[0];
     let ring_tables = crate::store::schema::RING.migrations[0];
@@ -252,7 +252,7 @@ fn files_of_schema_1_are_brought_to_schema_2() {
     let conn = Connection::open(dir.path().join("ring.db")).unwrap();
     let version: i64 = conn.query_row("PRAGMA user_version", [], |row| row.get(0)).unwrap();
     let boots: i64 = conn.query_row("SELECT count(*) FROM boots", [], |row| row.get(0)).unwrap();
-    assert_eq!((version, boots), (2, 2));
+    assert_eq!((version, boots), (3, 2));
 }
 
 proptest! {
@@ -293,5 +293,37 @@ proptest! {
         if arrival > 20_000 {
             prop_assert!(arrival - first >= 10_000, "much of the file is used: from {}", first);
         }
+    }
+}
+
+#[test]
+fn e03_small_steps_back_keep_the_order_of_arrival_and_count_every_reading_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut ring = open(dir.path(), &clocks(1, 0, true));
+    let seed = fastrand::u64(..);
+    let mut random = fastrand::Rng::with_seed(seed);
+    let mut error = 0;
+    // Two hours of readings a second apart; now and then the clock is put back by some seconds,
+    // across the turn of minutes and of the hour.
+    for group in 0..72_u64 {
+        let group: Vec<Reading> = (1..=100)
+            .map(|n| {
+                let arrival = group * 100 + n;
+                if random.u8(0..50) == 0 {
+                    error -= random.i64(0..5 * SECOND);
+                }
+                reading(arrival, 1, TRUTH + arrival.cast_signed() * SECOND + error)
+            })
+            .collect();
+        ring.append(&group);
+        ring.commit().unwrap();
+    }
+    let arrivals: Vec<u64> = all(&ring).iter().map(|(arrival, _)| *arrival).collect();
+    assert_eq!(arrivals, (1..=7200).collect::<Vec<u64>>(), "seed {seed}");
+    let always = (Timestamp::from_micros(i64::MIN), Timestamp::from_micros(i64::MAX));
+    for resolution in [Resolution::Minute, Resolution::Hour, Resolution::Day] {
+        let rows = ring.rollups(TagKey(1), always.0, always.1, resolution).unwrap();
+        assert_eq!(rows.iter().map(|row| row.count).sum::<u64>(), 7200, "seed {seed}");
+        assert!(rows.windows(2).all(|pair| pair[0].start < pair[1].start), "seed {seed}");
     }
 }

@@ -199,6 +199,9 @@ impl RingDb {
                 tracing::warn!(%error, "readings of an earlier boot stay in the tail");
             }
         }
+        let first = ring.last + 1;
+        eras::begin_at(&ring.writer.conn, ring.writer.boot, first)
+            .map_err(|source| ring.writer.fault("beginning an era", source))?;
         if let Err(error) = ring.roll_dated() {
             tracing::warn!(%error, "roll-ups of readings dated late are not made yet");
         }
@@ -309,6 +312,32 @@ impl RingDb {
         self.next_era = Some((behind, *boot));
     }
 
+    /// A burst has the time of the reading that stands for it.
+    fn date_bursts(&mut self, era: i64) -> Result<(), StoreError> {
+        let doing = "dating bursts";
+        let bursts: Vec<(i64, i64)> = self.ask(|conn| {
+            conn.prepare_cached("SELECT id, arrival FROM burst WHERE boot = ?1 ORDER BY arrival")?
+                .query_map([era], |row| Ok((row.get(0)?, row.get(1)?)))?
+                .collect()
+        })?;
+        for (row, arrival) in bursts {
+            let before = Arrival(uint(arrival).saturating_sub(1));
+            let found = self.after(before, 1)?;
+            let Some(reading) = found.first().filter(|found| found.arrival.0 == uint(arrival))
+            else {
+                continue;
+            };
+            self.writer
+                .conn
+                .execute(
+                    "UPDATE OR IGNORE burst SET time = ?2 WHERE id = ?1",
+                    params![row, reading.time.micros()],
+                )
+                .map_err(|source| self.writer.fault(doing, source))?;
+        }
+        Ok(())
+    }
+
     /// Whether a new era waits for a commit.
     #[must_use]
     pub fn era_waits(&self) -> bool {
@@ -324,10 +353,12 @@ impl RingDb {
     fn enter_era(&mut self, boot: &BootInfo) -> Result<(), StoreError> {
         self.live.end_era();
         self.commit_as(true)?;
+        let first = self.last + 1;
         let enter = |conn: &mut Connection| {
             let step = conn.transaction()?;
             let redated = eras::date(&step, boot)?;
             let row = eras::enter(&step, boot)?;
+            eras::begin_at(&step, row, first)?;
             step.commit()?;
             Ok((redated, row))
         };
@@ -365,6 +396,7 @@ impl RingDb {
                 self.rolled = Some(from);
                 self.commit_as(false)?;
             }
+            self.date_bursts(era)?;
             self.writer
                 .conn
                 .execute("UPDATE boots SET rolled = 1 WHERE id = ?1", [era])

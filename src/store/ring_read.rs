@@ -82,6 +82,15 @@ impl RingReader {
         self.ask("reading the ring", |conn| first(conn).map(Arrival))
     }
 
+    /// First and last arrival numbers of readings that were dated by a clock that is not believed to
+    /// this day. Nearly always none.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn doubtful(&self) -> Result<Vec<(u64, u64)>, StoreError> {
+        self.ask("reading eras", super::eras::doubtful)
+    }
+
     /// The last durable arrival; 0 when there is none.
     ///
     /// # Errors

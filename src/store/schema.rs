@@ -135,13 +135,14 @@ CREATE UNIQUE INDEX burst_place ON burst (tag, time);
 /// since the boot) are the same moment on both clocks. `trusted` says whether the clock was
 /// believed; `dated`, that it was not, and that times written then are put right by adding `shift`
 /// microseconds when they are read; `rolled`, that what follows from it is done: in the ring that their
-/// roll-ups are made, in the state that subscribers were told.
+/// roll-ups are made, in the state that subscribers were told. `first` (in the ring) is the arrival
+/// number it begins with.
 const ERAS: &str = "
 CREATE TABLE eras (
     id INTEGER PRIMARY KEY, boot BLOB NOT NULL,
     utc INTEGER NOT NULL, mono INTEGER NOT NULL, trusted INTEGER NOT NULL,
     shift INTEGER NOT NULL DEFAULT 0, dated INTEGER NOT NULL DEFAULT 0,
-    rolled INTEGER NOT NULL DEFAULT 0
+    rolled INTEGER NOT NULL DEFAULT 0, first INTEGER NOT NULL DEFAULT 0
 );
 INSERT INTO eras (id, boot, utc, mono, trusted, rolled)
     SELECT id, boot, utc, mono, trusted, 1 FROM boots;

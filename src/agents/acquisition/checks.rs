@@ -157,6 +157,7 @@ impl Rate {
             Some(_) | None => 1,
         };
         if agreed >= CONFIRM {
+            self.learn((value - good.0).abs());
             self.good = Some((value, time));
             self.doubted = None;
             return true;

@@ -627,4 +627,94 @@ mod tests {
         let found = judged(&mut stage(), now(5), vec![value]);
         assert_eq!(found[0].quality, Quality::Bad(Reason::Config));
     }
+
+    /// Every class of single-precision value, as devices send them.
+    const CLASSES: [u32; 14] = [
+        0x0000_0000, // 0
+        0x8000_0000, // -0
+        0x0000_0001, // least subnormal
+        0x007f_ffff, // largest subnormal
+        0x0080_0000, // least normal
+        0x3f80_0000, // 1
+        0x7f7f_ffff, // largest
+        0xff7f_ffff, // largest negative
+        0x7f80_0000, // infinity
+        0xff80_0000, // -infinity
+        0x7fc0_0000, // quiet NaN
+        0xffc0_0000, // quiet NaN, negative
+        0x7f80_0001, // signalling NaN
+        0x7fbf_ffff, // signalling NaN
+    ];
+
+    proptest::proptest! {
+        /// What is no number is bad, enters no statistic (they take good values alone), and JSON has
+        /// null for it, whatever scale and offset make of it.
+        #[test]
+        fn c16_no_value_that_is_no_number_is_good_or_written_as_one(
+            random: u32, scale in -1e30..1e30_f64, offset in -1e308..1e308_f64
+        ) {
+            let mut tag = tag();
+            (tag.scale, tag.offset, tag.range) = (scale, offset, None);
+            let mut stage = Acquisition::for_plant(&Plant::new([], [tag]));
+            for (second, bits) in CLASSES.into_iter().chain([random]).enumerate() {
+                let second = i64::try_from(second).unwrap();
+                let number = f64::from(f32::from_bits(bits));
+                let found = judged(
+                    &mut stage,
+                    now(100 + second),
+                    vec![raw(RawValue::Number(number), 100 + second, None)],
+                );
+                let reading = found[0];
+                proptest::prop_assert_eq!(reading.quality.is_good(), reading.value.is_finite());
+                if !number.is_finite() {
+                    proptest::prop_assert_eq!(reading.quality, Quality::Bad(Reason::Nan));
+                }
+                let json = serde_json::to_string(&reading.value).unwrap();
+                proptest::prop_assert_eq!(json == "null", !reading.value.is_finite());
+            }
+        }
+    }
+
+    #[test]
+    fn c15_swapped_words_are_flagged_within_three_values() {
+        // A temperature of some 20 °C read with its words, or its bytes, in the wrong order.
+        let mut tag = tag();
+        (tag.scale, tag.offset, tag.range) = (1.0, 0.0, Some((-273.15, 3226.85)));
+        tag.invalid.clear();
+        tag.handling.rate_max = Some(50.0);
+        let swapped = |value: f32, how: usize| {
+            let [a, b, c, d] = value.to_be_bytes();
+            f64::from(f32::from_be_bytes([[c, d, a, b], [b, a, d, c], [d, c, b, a]][how]))
+        };
+        for how in 0..3 {
+            let mut stage = Acquisition::for_plant(&Plant::new([], [tag.clone()]));
+            let flagged = (0..3_u8).any(|second| {
+                let value = swapped(20.3 + 0.7 * f32::from(second), how);
+                let at = 100 + i64::from(second);
+                let found =
+                    judged(&mut stage, now(at), vec![raw(RawValue::Number(value), at, None)]);
+                // Next to nothing for a temperature is not implausible, but it does not move.
+                !found[0].quality.is_good() || value.abs() < 1e-3
+            });
+            assert!(flagged, "order {how}");
+        }
+    }
+
+    #[test]
+    fn a_suppressed_value_is_judged_and_marked() {
+        let mut tag = tag();
+        tag.handling.deadband =
+            Some(crate::domain::tag::Deadband { width: 1.0, max_silence: Duration::from_secs(60) });
+        let mut stage = Acquisition::for_plant(&Plant::new([], [tag]));
+        let mut stored = |at: i64, value: f64, own: Option<i64>| {
+            let found = judged(&mut stage, now(at), vec![raw(RawValue::Number(value), at, own)]);
+            assert_eq!(found.len(), 1, "every stage sees it");
+            let mark = stage.marks()[0];
+            (mark.stored, mark.own_time)
+        };
+        assert_eq!(stored(100, 500.0, None), (true, false));
+        assert_eq!(stored(101, 505.0, None), (false, false));
+        assert_eq!(stored(102, 520.0, Some(102)), (true, true));
+        assert_eq!(stored(103, 65535.0, None), (true, false), "the quality changed");
+    }
 }

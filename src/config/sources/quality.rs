@@ -168,3 +168,90 @@ fn deadband(tag: &Section<'_>, range: Option<(f64, f64)>) -> Option<Deadband> {
     };
     Some(Deadband { width: (high - low) * share / 100.0, max_silence })
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::path::Path;
+    use std::time::Duration;
+
+    use crate::config::{TagConfig, parse};
+    use crate::domain::tag::Deadband;
+
+    fn tag(keys: &str) -> Result<TagConfig, Vec<String>> {
+        let text = format!(
+            "[gateway]\nsite = \"s\"\nid = \"g\"\n[[asset]]\nid = \"P\"\nclass = \"pump\"\n\
+             criticality = 1\n[[modbus]]\nname = \"plc\"\nurl = \"tcp://127.0.0.1:5020\"\n\
+             [[modbus.tag]]\nid = \"t\"\nasset = \"P\"\npoint = \"holding:0\"\ntype = \"f32\"\n{keys}\n"
+        );
+        let config = parse(&text, Path::new("x.toml"), &BTreeMap::new()).map_err(|mistakes| {
+            mistakes.to_string().lines().map(str::to_owned).collect::<Vec<_>>()
+        })?;
+        Ok(config.modbus[0].tags[0].tag.clone())
+    }
+
+    fn mistake(keys: &str, part: &str) {
+        let found = tag(keys).unwrap_err();
+        assert!(found.iter().any(|mistake| mistake.contains(part)), "{keys}: {found:?}");
+    }
+
+    #[test]
+    fn units_are_converted_by_scale_and_offset() {
+        let found = tag("raw_unit = \"degF\"\nunit = \"°C\"\nscale = 0.1").unwrap();
+        let value = |raw: f64| raw * found.scale + found.offset;
+        assert!((value(2120.0) - 100.0).abs() < 1e-9);
+        assert!((value(320.0)).abs() < 1e-9);
+        assert_eq!(found.quantity, "temperature");
+        mistake("raw_unit = \"degG\"\nunit = \"°C\"", "did you mean");
+        mistake("raw_unit = \"psi\"\nunit = \"°C\"", "pressure");
+        mistake("raw_unit = \"psi\"", "needs `unit`");
+    }
+
+    #[test]
+    fn a_quantity_brings_its_checks_in_the_tags_own_unit() {
+        let celsius = tag("unit = \"°C\"").unwrap();
+        let (low, high) = celsius.range.unwrap();
+        assert!((low + 273.15).abs() < 1e-9 && (high - 3226.85).abs() < 1e-9);
+        let rate = tag("unit = \"°F\"").unwrap().handling.rate_max.unwrap();
+        assert!((rate - 90.0).abs() < 1e-9, "50 K/s are 90 °F/s: {rate}");
+        let bar = tag("unit = \"bar\"").unwrap();
+        assert!((bar.range.unwrap().0 + 1.1).abs() < 1e-9);
+        let vibration = tag("unit = \"mm/s\"").unwrap();
+        assert_eq!(vibration.quantity, "vibration");
+        assert_eq!(vibration.handling.stuck, Some(Duration::from_secs(900)));
+        // Unknown units and quantities are checked by nothing that was not asked for.
+        let unknown = tag("unit = \"widgets\"\nquantity = \"happiness\"").unwrap();
+        assert_eq!(
+            (unknown.range, unknown.handling.rate_max, unknown.handling.stuck),
+            (None, None, None)
+        );
+        // What the tag says goes first.
+        let own =
+            tag("unit = \"°C\"\nrange = [0.0, 50.0]\nrate_max = 2.0\nstuck = \"1h\"").unwrap();
+        assert_eq!(own.range, Some((0.0, 50.0)));
+        assert_eq!(own.handling.rate_max, Some(2.0));
+        assert_eq!(own.handling.stuck, Some(Duration::from_secs(3600)));
+        let off = tag("unit = \"°C\"\nunchecked = [\"range\", \"rate\"]").unwrap();
+        assert_eq!((off.range, off.handling.rate_max), (None, None));
+        mistake("unchecked = [\"all\"]", "is no check");
+        mistake("discrete = true\nrate_max = 1.0", "nothing for a state");
+        mistake("rate_max = 0", "allowed are");
+    }
+
+    #[test]
+    fn deadbands_are_a_width_or_a_share_of_the_range() {
+        let found = tag("deadband = 0.5\nmax_silence = \"1m\"").unwrap();
+        let minute = Duration::from_secs(60);
+        assert_eq!(found.handling.deadband, Some(Deadband { width: 0.5, max_silence: minute }));
+        let share =
+            tag("deadband = \"1%\"\nrange = [0.0, 200.0]").unwrap().handling.deadband.unwrap();
+        assert!((share.width - 2.0).abs() < 1e-12);
+        assert_eq!(share.max_silence, Duration::from_secs(600));
+        assert_eq!(tag("").unwrap().handling.deadband, None);
+        mistake("deadband = \"1%\"", "needs a `range`");
+        mistake("deadband = \"much\"", "neither a number nor a share");
+        mistake("deadband = -1.0", "allowed are");
+        mistake("max_silence = \"1m\"", "without a `deadband`");
+        assert_eq!(tag("gap = \"30s\"").unwrap().handling.gap, Some(Duration::from_secs(30)));
+    }
+}

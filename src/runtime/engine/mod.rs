@@ -135,6 +135,7 @@ pub struct Engine {
     /// What is to be added to arrival times that were taken before the clock was set, and until
     /// when such may come.
     step: Option<(i64, Duration)>,
+    started: Now,
 }
 
 impl Engine {
@@ -208,6 +209,7 @@ impl Engine {
             committed_events: 0,
             refilling: false,
             step: None,
+            started: now,
         })
     }
 
@@ -403,6 +405,12 @@ impl Engine {
     #[must_use]
     pub fn lane(&self, lane: crate::port::Lane) -> LanePosition {
         self.lanes[&lane].clone()
+    }
+
+    /// The clocks it was started with: those of the era both files were opened in.
+    #[must_use]
+    pub const fn started(&self) -> Now {
+        self.started
     }
 
     /// The last row of the journal.
