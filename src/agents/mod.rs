@@ -15,6 +15,8 @@
 pub mod acquisition;
 pub mod acquisition_bursts;
 pub mod acquisition_counters;
+#[cfg(test)]
+mod acquisition_points_tests;
 pub mod acquisition_texts;
 pub mod approval;
 mod computed;

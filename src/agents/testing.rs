@@ -410,6 +410,7 @@ pub(crate) fn plain_config() -> Config {
             timeout: Duration::from_millis(500),
             breaker_max: Duration::from_secs(60),
             max_registers: 125,
+            polling: crate::config::Polling::default(),
             tags,
         }],
         mqtt: Vec::new(),

@@ -27,6 +27,7 @@ pub use parse::{load, parse};
 pub use point::{ByteOrder, Packing, Point, PointType, Sample};
 pub use policy::default_decisions;
 pub use sources::ComputedTag;
+pub use sources::{Optimization, Polling};
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -333,6 +334,8 @@ pub struct ModbusSource {
     pub breaker_max: Duration,
     /// Most registers in one request (125 by default).
     pub max_registers: u16,
+    /// How requests are made, and what the line's time may be spent on.
+    pub polling: Polling,
     /// Its tags.
     pub tags: Vec<ModbusTag>,
 }
@@ -494,6 +497,33 @@ pub struct FailureMode {
 static COMPUTED: std::sync::LazyLock<SourceId> =
     std::sync::LazyLock::new(|| SourceId::new("computed").expect("`computed` is an id"));
 
+impl TagConfig {
+    /// The tag under a number of the store's.
+    #[must_use]
+    pub fn numbered(
+        &self,
+        key: crate::domain::ids::TagKey,
+        source: SourceId,
+        period: Option<Duration>,
+    ) -> crate::domain::tag::Tag {
+        crate::domain::tag::Tag {
+            key,
+            path: self.path.clone(),
+            source,
+            unit: self.unit.clone(),
+            quantity: self.quantity.clone(),
+            scale: self.scale,
+            offset: self.offset,
+            range: self.range,
+            invalid: self.invalid.clone(),
+            limits: self.limits,
+            period,
+            discrete: self.discrete,
+            handling: self.handling.clone(),
+        }
+    }
+}
+
 /// Every tag of the configuration with its source and, where known, how often it is expected.
 impl Config {
     /// All tags in the order of the file.
@@ -517,20 +547,9 @@ impl Config {
         &self,
         keys: &BTreeMap<TagPath, crate::domain::ids::TagKey>,
     ) -> crate::domain::tag::Plant {
-        let tags = self.tags().map(|(source, tag, period)| crate::domain::tag::Tag {
-            key: *keys.get(&tag.path).expect("every configured tag was given a key"),
-            path: tag.path.clone(),
-            source: source.clone(),
-            unit: tag.unit.clone(),
-            quantity: tag.quantity.clone(),
-            scale: tag.scale,
-            offset: tag.offset,
-            range: tag.range,
-            invalid: tag.invalid.clone(),
-            limits: tag.limits,
-            period,
-            discrete: tag.discrete,
-            handling: tag.handling.clone(),
+        let tags = self.tags().map(|(source, tag, period)| {
+            let key = *keys.get(&tag.path).expect("every configured tag was given a key");
+            tag.numbered(key, source.clone(), period)
         });
         crate::domain::tag::Plant::new(self.assets.iter().cloned(), tags)
     }

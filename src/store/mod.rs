@@ -23,6 +23,7 @@ mod codec;
 mod connection;
 mod eras;
 pub mod inspect;
+pub mod lexicon;
 pub mod lock;
 mod quarantine;
 pub mod ring;

@@ -15,6 +15,8 @@ mod fuzz_corpus;
 mod import;
 mod kill;
 mod modbus;
+mod modbus_bus;
+mod modbus_lines;
 mod mqtt_source;
 mod peers;
 mod recordings;

@@ -5,12 +5,14 @@ mod modbus;
 mod modbus_link;
 mod mqtt;
 mod point;
+mod polling;
 mod quality;
 
 pub use computed::ComputedTag;
 pub(super) use computed::computed;
 pub(super) use modbus::modbus;
 pub(super) use mqtt::mqtt;
+pub use polling::{Optimization, Polling};
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;

@@ -285,6 +285,12 @@ impl Engine {
                 self.lanes.insert(position.lane, position.clone());
                 self.pending.lane(position);
             }
+            Input::Note(note) => {
+                let body = note.body.as_ref().unwrap_or(&Value::Null);
+                let record = Record::new(RecordKind::SourceNote, note.id, now.utc, body);
+                let state = if note.body.is_some() { "known" } else { "gone" };
+                self.keep(record.in_state(state, note.body.is_some()));
+            }
             Input::Configure { config, reply } => self.configure(now, &config, reply),
             Input::Stop { done } => {
                 self.save_snapshots();

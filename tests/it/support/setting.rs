@@ -85,6 +85,7 @@ pub(crate) fn modbus(name: &str, server: SocketAddr, tags: Vec<ModbusTag>) -> Mo
         timeout: Duration::from_millis(100),
         breaker_max: Duration::from_millis(100),
         max_registers: 125,
+        polling: wheeltap::config::Polling::default(),
         tags,
     }
 }
