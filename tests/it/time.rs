@@ -87,7 +87,8 @@ fn clock_is_trusted(http: &Http) -> bool {
 }
 
 /// The daemon begins with a wrong clock, is set right, and everything it stored is right then.
-fn set_right_later(wrong: impl FnOnce(&Fake, &mut Home)) {
+/// `least_off`: how far, in microseconds, what it says before is behind the truth at least.
+fn set_right_later(least_off: i64, wrong: impl FnOnce(&Fake, &mut Home)) {
     let (Some(fake), Some(broker)) = (Fake::new(), Mosquitto::start_blocking()) else { return };
     let heard = Subscriber::start(broker.port, "wheeltap/#");
     let plc = Registers::start();
@@ -108,7 +109,7 @@ fn set_right_later(wrong: impl FnOnce(&Fake, &mut Home)) {
     let raised = heard.wait_for("alarm.raised", "P-101/temp");
     assert_eq!(raised["clocktrusted"], false);
     let off = micros(&raised["time"]) - truth();
-    assert!(off < -3_600_000_000, "said under the wrong clock: {off} µs");
+    assert!(off < -least_off, "said under the wrong clock: {off} µs");
 
     fake.set(0);
     wait::until("trust", || clock_is_trusted(&http).then_some(()));
@@ -154,8 +155,8 @@ fn set_right_later(wrong: impl FnOnce(&Fake, &mut Home)) {
     // Roll-ups of the time before are there.
     wait::until("roll-ups", || {
         let rows = http.list(
-            "/api/v1/readings?asset=P-101&tag=temp&resolution=1m\
-             &from=1960-01-01T00:00:00Z&to=2100-01-01T00:00:00Z",
+            "/api/v1/readings?asset=P-101&tag=temp&resolution=1d\
+             &from=2025-01-01T00:00:00Z&to=2030-01-01T00:00:00Z",
         );
         let counted: u64 = rows.iter().filter_map(|row| row["count"].as_u64()).sum();
         (counted >= found.len() as u64).then_some(())
@@ -175,18 +176,20 @@ fn set_right_later(wrong: impl FnOnce(&Fake, &mut Home)) {
 
 #[test]
 fn e01_a_boot_in_1970_is_put_right_when_the_clock_is_set() {
-    set_right_later(|fake, _| fake.set(10 - truth() / 1_000_000));
+    // Nothing is known but that it is later than this program.
+    set_right_later(86_400_000_000, |fake, _| fake.set(10 - truth() / 1_000_000));
 }
 
 #[test]
 fn e01_a_boot_at_the_last_shutdown_is_put_right_when_the_clock_is_set() {
-    set_right_later(|fake, home| {
-        // A run under the right clock, then a boot that begins where an older one ended.
+    set_right_later(10_000, |fake, home| {
+        // A run under the right clock, then a start with the time of yesterday: it counts on from the
+        // last moment that was stored.
         fake.set(0);
         let daemon = home.start();
         wait::until("readings", || (readings(&daemon.http, "temp").len() > 3).then_some(()));
         assert_eq!(daemon.stop().0, Some(0));
-        std::fs::remove_dir_all(home.data().join("nothing")).ok();
+        wait::pause(Duration::from_millis(200));
         fake.set(-86_400);
     });
 }
