@@ -377,6 +377,7 @@ pub(crate) fn plain_config() -> Config {
             id: "gw-01".to_owned(),
             data_dir: "data".into(),
             time_zone: jiff::tz::TimeZone::UTC,
+            clock: Default::default(),
         },
         store: Store {
             max_disk: 512 << 20,

@@ -14,6 +14,7 @@ mod policy;
 pub(crate) mod profiles;
 mod sources;
 mod tree;
+mod units;
 pub(crate) mod values;
 
 #[cfg(test)]
@@ -96,6 +97,8 @@ pub struct Gateway {
     pub data_dir: PathBuf,
     /// For shifts and reports; records are UTC.
     pub time_zone: jiff::tz::TimeZone,
+    /// When the system's clock is believed.
+    pub clock: crate::domain::time::Trust,
 }
 
 /// `[store]`

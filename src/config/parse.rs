@@ -222,6 +222,7 @@ fn gateway(root: &Section<'_>, env: &BTreeMap<String, String>) -> Gateway {
         id: table.need("id", values::name).unwrap_or_default(),
         data_dir: data_dir.or_else(state_directory).unwrap_or_else(|| PathBuf::from("data")),
         time_zone: time_zone.unwrap_or(jiff::tz::TimeZone::UTC),
+        clock: table.read("clock", values::clock).unwrap_or_default(),
     };
     table.finish();
     gateway

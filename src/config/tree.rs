@@ -310,6 +310,12 @@ impl<'a> Section<'a> {
         self.of_kind(key, "a string", Value::as_text)
     }
 
+    /// A string, where the value is one; another kind of value is left to be read otherwise.
+    pub(super) fn text_if_any(&self, key: &'static str) -> Option<&'a str> {
+        let found = self.branch.get(key)?;
+        found.node.value.as_text().filter(|_| found.node.value.as_number().is_none())
+    }
+
     /// A string that `read` understands.
     pub(super) fn read<T>(
         &self,

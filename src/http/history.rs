@@ -63,8 +63,12 @@ pub(super) async fn list(State(api): State<Api>, params: Params) -> Result<Json<
         }
         let found = api
             .readers
-            .ring(move |reader| reader.range(key, from, to, limit, cursor.as_deref()))
+            .ring(move |reader| {
+                let page = reader.range(key, from, to, limit, cursor.as_deref())?;
+                Ok((page, reader.doubtful()?))
+            })
             .await?;
+        let (found, doubtful) = found;
         let mut words = Words::new();
         let mut items = found.items;
         if form == Form::Text {
@@ -77,7 +81,7 @@ pub(super) async fn list(State(api): State<Api>, params: Params) -> Result<Json<
                 })
                 .await?;
         }
-        let rows = items.iter().map(|item| reading(&plant, item, &words)).collect();
+        let rows = items.iter().map(|item| reading(&plant, item, &words, &doubtful)).collect();
         return Ok(page(rows, found.next));
     };
     let begin = match params.number("cursor")?.map(i64::try_from) {
@@ -98,8 +102,9 @@ pub(super) async fn list(State(api): State<Api>, params: Params) -> Result<Json<
     Ok(page(rows.iter().map(rollup).collect(), next.map(|next| next.to_string())))
 }
 
-/// As in the batches upstream: no value where no number came, a reason where it is not good.
-fn reading(plant: &Plant, reading: &Reading, words: &Words) -> Value {
+/// As in the batches upstream: no value where no number came, a reason where it is not good. Besides
+/// the unit, and `clock_trusted` where no clock ever vouched for the time.
+fn reading(plant: &Plant, reading: &Reading, words: &Words, doubtful: &[(u64, u64)]) -> Value {
     let mut item = json!({
         "time": reading.time.to_string(),
         "value": reading.value,
@@ -107,6 +112,12 @@ fn reading(plant: &Plant, reading: &Reading, words: &Words) -> Value {
     });
     if let Some(reason) = reading.quality.reason() {
         item["reason"] = reason.as_str().into();
+    }
+    if let Some(tag) = plant.tag(reading.tag).filter(|tag| !tag.unit.is_empty()) {
+        item["unit"] = tag.unit.as_str().into();
+    }
+    if doubtful.iter().any(|(from, to)| (*from..=*to).contains(&reading.arrival.0)) {
+        item["clock_trusted"] = false.into();
     }
     if let Some((kind, said)) = plant.tag(reading.tag).and_then(|tag| said(tag, reading, words)) {
         item[kind] = said.into();

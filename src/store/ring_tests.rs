@@ -324,18 +324,20 @@ fn readings_of_another_boot_get_segments_of_their_own() {
 }
 
 #[test]
-fn a_clock_that_is_not_trusted_makes_no_rollups() {
+fn a_clock_that_is_not_trusted_makes_no_rollups_until_it_is() {
     let dir = tempfile::tempdir().unwrap();
     let untrusted = BootInfo { trusted: false, ..boot(1) };
     let (mut ring, _) = RingDb::open(dir.path(), 64 * MIB, &untrusted).unwrap();
     ring.append(&[reading(1, 1, 5 * SECOND, 1.0)]);
     ring.commit().unwrap();
-    ring.date_boot(&boot(1)).unwrap();
+    let always = (Timestamp::from_micros(i64::MIN), Timestamp::from_micros(i64::MAX));
+    assert!(ring.rollups(TagKey(1), always.0, always.1, Resolution::Hour).unwrap().is_empty());
+    ring.date_boot(&boot(1));
+    ring.commit().unwrap();
     ring.append(&[reading(2, 1, START, 2.0)]);
     ring.commit().unwrap();
-    let always = (Timestamp::from_micros(i64::MIN), Timestamp::from_micros(i64::MAX));
     let found = ring.rollups(TagKey(1), always.0, always.1, Resolution::Hour).unwrap();
-    assert_eq!(found.iter().map(|rollup| rollup.count).collect::<Vec<_>>(), [1]);
+    assert_eq!(found.iter().map(|rollup| rollup.count).collect::<Vec<_>>(), [1, 1]);
 }
 
 #[test]

@@ -248,6 +248,7 @@ pub fn kind(body: &Body) -> Option<&'static str> {
         Body::AssetStateChanged(_) => "asset.state",
         Body::EventSetAside { .. } => "event.set-aside",
         Body::Gap { .. } => "gateway.gap",
+        Body::ClockCorrected { .. } => "gateway.clock-corrected",
         Body::AnomalyEnded { .. }
         | Body::PhaseChanged { .. }
         | Body::ActionChosen { .. }

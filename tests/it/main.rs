@@ -31,5 +31,6 @@ mod scan;
 mod shutdown;
 mod simulate;
 mod tidy;
+mod time;
 mod uplink;
 mod wear;

@@ -353,6 +353,7 @@ impl Stage for Notification {
             | Body::StageSwitched { .. }
             | Body::Condition { .. }
             | Body::Gap { .. }
+            | Body::ClockCorrected { .. }
             | Body::ConfigurationApplied { .. } => {}
         }
         Ok(())

@@ -204,6 +204,7 @@ impl Board {
             | Body::StageSwitched { .. }
             | Body::Condition { .. }
             | Body::Gap { .. }
+            | Body::ClockCorrected { .. }
             | Body::ConfigurationApplied { .. } => {}
         }
     }

@@ -170,6 +170,7 @@ impl Day {
                 self.gap_count = self.gap_count.saturating_add(*count);
             }
             Body::AnomalyEnded { .. }
+            | Body::ClockCorrected { .. }
             | Body::AlarmUpdated(_)
             | Body::AlarmShelved(_)
             | Body::AlarmUnshelved(_)

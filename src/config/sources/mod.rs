@@ -6,6 +6,7 @@ mod modbus_link;
 mod mqtt;
 mod point;
 mod polling;
+mod quality;
 mod replay;
 
 pub use computed::ComputedTag;
@@ -101,7 +102,12 @@ fn shared_with(
     let range = range(tag);
     let limits = tag.table("limits").map_or_else(Limits::default, |table| limits(&table, range));
     let discrete = tag.flag("discrete").unwrap_or(discrete);
-    let handling = point::handling(tag);
+    let mut handling = point::handling(tag);
+    let given = [limits.low_low, limits.low, limits.high, limits.high_high];
+    let given: Vec<f64> = given.into_iter().flatten().collect();
+    let said = quality::Said { quantity, scale, offset, range };
+    let quality::Said { quantity, scale, offset, range } =
+        quality::read(tag, &unit, said, discrete, &given, &mut handling);
     let path = path?;
     Some(TagConfig {
         path,

@@ -21,7 +21,7 @@ use crate::domain::severity::Severity;
 use crate::domain::time::Timestamp;
 use crate::domain::work_order::{Completion, OrderRequest, WorkOrder};
 
-pub use matter::{Action, AssetState, JobSpec, Message, Phase};
+pub use matter::{Action, AssetState, ClockRange, JobSpec, Message, Phase};
 
 /// One thing that happened.
 #[derive(Debug, Clone, PartialEq)]
@@ -368,6 +368,16 @@ pub enum Body {
         /// Why.
         reason: String,
     },
+    /// The clock was set: what was said before under a clock that was not believed is put right.
+    ClockCorrected {
+        /// Identity of the boot.
+        boot: String,
+        /// What is to be added to times of this boot that were marked as not to be believed, in
+        /// seconds.
+        offset: f64,
+        /// What was said under that clock.
+        ranges: Vec<ClockRange>,
+    },
     /// A new configuration is in force.
     ConfigurationApplied {
         /// Hash of it.
@@ -406,7 +416,7 @@ impl Body {
             Self::ModelTrained { .. } => Some(Class::Model),
             Self::EventSetAside { .. } => Some(Class::DeadLetter),
             Self::AssetStateChanged(_) => Some(Class::Asset),
-            Self::Gap { .. } => Some(Class::Gateway),
+            Self::Gap { .. } | Self::ClockCorrected { .. } => Some(Class::Gateway),
             Self::AnomalyEnded { .. }
             | Self::PhaseChanged { .. }
             | Self::ActionChosen { .. }
@@ -482,6 +492,7 @@ impl Body {
             | Self::StageSwitched { .. }
             | Self::Condition { .. }
             | Self::Gap { .. }
+            | Self::ClockCorrected { .. }
             | Self::ConfigurationApplied { .. } => None,
         }
     }
@@ -535,6 +546,7 @@ impl Body {
             Self::StageSwitched { .. } => "stage-switched",
             Self::Condition { .. } => "condition",
             Self::Gap { .. } => "gap",
+            Self::ClockCorrected { .. } => "clock-corrected",
             Self::ConfigurationApplied { .. } => "configuration-applied",
         }
     }

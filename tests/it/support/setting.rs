@@ -25,6 +25,7 @@ pub(crate) fn setting(modbus: Vec<ModbusSource>, mqtt: Vec<MqttSource>) -> Setti
             id: "gw".to_owned(),
             data_dir: "unused".into(),
             time_zone: jiff::tz::TimeZone::UTC,
+            clock: Default::default(),
         },
         store: Store {
             max_disk: 1 << 29,
