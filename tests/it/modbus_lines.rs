@@ -218,10 +218,14 @@ async fn a_plan_on_rtu_takes_hardly_longer_than_the_line_needs() {
         })
         .collect();
     let line_cost = cost(&link, &options);
-    let longest = poll_plan::longest(Table::Holding, 125);
-    let unit_ns = line_cost.unit_ns(Table::Holding);
-    let plan =
-        poll_plan::plan(&extents, longest, line_cost.request_ns, unit_ns, &Default::default());
+    let rules = poll_plan::Rules {
+        table: Table::Holding,
+        longest: poll_plan::REGISTERS_MAX,
+        fill: u16::MAX,
+        alone: false,
+        cost: line_cost,
+    };
+    let plan = poll_plan::plan(&extents, &rules, &Default::default());
 
     let far = FarEnd::new(Framing::Rtu, timing, seed, move |ask, _| {
         vec![(turnaround, truth(Framing::Rtu, ask))]
