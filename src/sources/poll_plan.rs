@@ -5,7 +5,7 @@
 //! The optimum is found exactly: a request never costs less for being longer, so some cheapest set
 //! of requests covers runs of the points in address order (of two requests, one inside the other is
 //! superfluous; the rest can be put in order), and one pass of dynamic programming over the sorted
-//! points suffices.
+//! points suffices. Points that can only be read alone are taken out before.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -123,19 +123,30 @@ impl Block {
 /// O(n · w) for n points with at most w within reach of one request.
 #[must_use]
 pub fn plan(extents: &[Extent], rules: &Rules, refused: &BTreeSet<u16>) -> Vec<Block> {
-    let mut order: Vec<usize> = (0..extents.len()).collect();
-    order.sort_by_key(|&point| (extents[point].address, extents[point].count, point));
+    let mut all: Vec<usize> = (0..extents.len()).collect();
+    all.sort_by_key(|&point| (extents[point].address, extents[point].count, point));
     let refused: Vec<u32> = refused.iter().map(|&address| u32::from(address)).collect();
+    // A point that no request for several can hold is no part of any run.
+    let solitary = |extent: Extent| {
+        let from = u32::from(extent.address);
+        let below = refused.partition_point(|&refused| refused < extent.end());
+        let barred = below.checked_sub(1).is_some_and(|place| refused[place] >= from);
+        rules.alone || barred || extent.count > rules.longest
+    };
     // Where a run may not be continued to the left: the hole before a point is too long.
-    let mut reach = 0;
-    let wall: Vec<bool> = order
-        .iter()
-        .map(|&point| {
-            let hole = u32::from(extents[point].address).saturating_sub(reach);
-            reach = reach.max(extents[point].end());
-            rules.alone || hole > u32::from(rules.fill)
-        })
-        .collect();
+    let (mut order, mut wall, mut blocks) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut reach, mut wide) = (0, false);
+    for &point in &all {
+        let extent = extents[point];
+        wide |= u32::from(extent.address).saturating_sub(reach) > u32::from(rules.fill);
+        reach = reach.max(extent.end());
+        if solitary(extent) {
+            blocks.extend(Block::around(extents, &[point]));
+        } else {
+            order.push(point);
+            wall.push(std::mem::take(&mut wide));
+        }
+    }
 
     // best[k]: cost of the first k points; start[k]: where the last request of that optimum begins.
     let mut best = vec![0_u64; order.len() + 1];
@@ -168,14 +179,13 @@ pub fn plan(extents: &[Extent], rules: &Rules, refused: &BTreeSet<u16>) -> Vec<B
         }
     }
 
-    let mut blocks = Vec::new();
     let mut end = order.len();
     while end > 0 {
         let first = start[end];
         blocks.extend(Block::around(extents, &order[first..end]));
         end = first;
     }
-    blocks.reverse();
+    blocks.sort_by_key(|block| (block.address, block.count));
     blocks
 }
 
@@ -240,7 +250,7 @@ mod tests {
         };
         // 22.9 ms of silences and headers and 20 ms of turnaround, at 2.29 ms a register.
         assert_eq!(widest(&rtu(9600)), Some(18));
-        assert_eq!(widest(&HOLDING), Some(75));
+        assert_eq!(widest(&HOLDING), Some(74));
     }
 
     #[test]
@@ -361,7 +371,14 @@ mod tests {
     /// The same for larger maps, by relaxing every legal run over all points until nothing gets
     /// cheaper (Bellman & Ford): another method, nothing shared with the planner but the cost.
     fn cheapest_runs(list: &[Extent], rules: &Rules, refused: &BTreeSet<u16>) -> u64 {
-        let mut sorted: Vec<Extent> = list.to_vec();
+        let solitary = |one: &Extent| {
+            let within = |r: u32| r >= u32::from(one.address) && r < one.end();
+            let barred = refused.iter().any(|&r| within(u32::from(r)));
+            rules.alone || barred || one.count > rules.longest
+        };
+        let alone = list.iter().filter(|one| solitary(one));
+        let alone: u64 = alone.map(|one| rules.cost.read_ns(rules.table, one.count)).sum();
+        let mut sorted: Vec<Extent> = list.iter().copied().filter(|one| !solitary(one)).collect();
         sorted.sort();
         let wanted: BTreeSet<u32> =
             list.iter().flat_map(|extent| u32::from(extent.address)..extent.end()).collect();
@@ -400,7 +417,7 @@ mod tests {
                 }
             }
             if !changed {
-                return distance[sorted.len()];
+                return alone + distance[sorted.len()];
             }
         }
     }

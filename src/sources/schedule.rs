@@ -10,6 +10,10 @@ use std::time::Duration;
 /// Window over which first polls are spread, so that a start is no burst.
 const STAGGER_MAX: Duration = Duration::from_secs(1);
 
+/// A turn that is overdue by so many periods goes by its deadline alone: on a line that is asked for
+/// more than it has, units that answer must not keep others from ever being asked.
+const PATIENCE: u32 = 10;
+
 /// Who goes first, whatever the deadlines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub enum Rank {
@@ -71,9 +75,11 @@ impl Schedule {
     #[must_use]
     pub fn next(&self, now: Duration) -> Next {
         let ready = self.entries.iter().enumerate().filter(|(_, entry)| entry.ready <= now);
-        if let Some((poll, _)) =
-            ready.min_by_key(|(_, entry)| (entry.rank, entry.due + entry.period))
-        {
+        let order = |entry: &Entry| {
+            let starved = now.saturating_sub(entry.due) >= entry.period * PATIENCE;
+            (if starved { Rank::Live } else { entry.rank }, entry.due + entry.period)
+        };
+        if let Some((poll, _)) = ready.min_by_key(|(_, entry)| order(entry)) {
             return Next::Run(poll);
         }
         self.entries.iter().map(|entry| entry.ready).min().map_or(Next::Never, Next::At)
@@ -161,6 +167,24 @@ mod tests {
         assert_eq!(schedule.next(ms(1)), Next::Run(1));
         schedule.done(1, ms(1));
         assert_eq!(schedule.next(ms(1)), Next::Run(0));
+    }
+
+    #[test]
+    fn on_an_overloaded_line_nobody_is_never_asked() {
+        let mut schedule = Schedule::new(ms(0), [ms(100), ms(100)].into_iter());
+        schedule.postpone(1, ms(0));
+        schedule.rank(0, Rank::Live);
+        let mut now = ms(0);
+        let mut asked = 0;
+        // Each request takes longer than the period: the live one is always due.
+        while schedule.next(now) == Next::Run(0) {
+            now += ms(110);
+            schedule.done(0, now);
+            schedule.hasten(0, now);
+            asked += 1;
+        }
+        assert_eq!(schedule.next(now), Next::Run(1));
+        assert!((8..12).contains(&asked), "{asked}");
     }
 
     #[test]

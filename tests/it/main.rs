@@ -18,6 +18,7 @@ mod import;
 mod kill;
 mod modbus;
 mod modbus_bus;
+mod modbus_bus_dead;
 mod modbus_lines;
 mod modbus_lines_net;
 mod modbus_lines_peers;

@@ -112,6 +112,9 @@ impl Bus {
     /// A bus for these sources, which share a line.
     ///
     /// Tags the plant does not know are left out. What `notes` know of the devices is recalled.
+    ///
+    /// # Panics
+    /// Without a source.
     #[must_use]
     pub fn new(
         sources: &[ModbusSource],
@@ -120,15 +123,30 @@ impl Bus {
         engine: EngineHandle,
         clock: Clock,
         notes: Notes,
+        rng: fastrand::Rng,
+    ) -> Self {
+        // There is always one: sources are grouped by their link.
+        let first = sources.first().expect("a bus has a source");
+        let line = Line::new(&first.link, &first.line);
+        Self::over(line, sources, plant, health, (engine, clock), notes, rng)
+    }
+
+    /// The same over a line that is there already: memory in tests and simulations.
+    #[must_use]
+    pub fn over(
+        line: Line,
+        sources: &[ModbusSource],
+        plant: &Plant,
+        health: &BTreeMap<SourceId, Arc<watch::Sender<SourceHealth>>>,
+        (engine, clock): (EngineHandle, Clock),
+        notes: Notes,
         mut rng: fastrand::Rng,
     ) -> Self {
         let now = clock.now().mono;
-        // There is always one: sources are grouped by their link.
-        let first = sources.first().expect("a bus has a source");
         let share = sources.iter().map(|source| source.polling.dead_time_share);
         let timeout = sources.iter().map(|source| source.timeout).max().unwrap_or_default();
         let mut bus = Self {
-            line: Line::new(&first.link, &first.line),
+            line,
             line_error: None,
             sources: Vec::new(),
             units: Vec::new(),
