@@ -21,7 +21,6 @@ mod modbus_lines_net;
 mod modbus_lines_peers;
 mod modbus_lines_serial;
 mod modbus_bus;
-mod modbus_lines;
 mod mqtt_source;
 mod peers;
 mod recordings;
