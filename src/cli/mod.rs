@@ -1,14 +1,17 @@
 //! The command line: one file a subcommand. Results go to stdout, everything else to stderr.
 
 mod check;
+mod classify;
 mod ctl;
 mod demo;
 mod detect;
 mod probe;
+mod prognose;
 mod records;
 mod run;
 mod simulate;
 mod stop;
+mod table;
 
 use std::fmt;
 use std::process::ExitCode;
@@ -33,6 +36,8 @@ enum Command {
     Probe(probe::Args),
     Simulate(simulate::Arguments),
     Detect(detect::Args),
+    Prognose(prognose::Prognose),
+    Classify(classify::Classify),
     Ctl(Box<ctl::Args>),
     Db(db::Db),
 }
@@ -116,6 +121,8 @@ fn dispatch(command: Command) -> Result<(), Failure> {
         Command::Probe(args) => probe::run(&args),
         Command::Simulate(arguments) => simulate::run(arguments),
         Command::Detect(args) => detect::run(&args),
+        Command::Prognose(prognose) => prognose::run(&prognose),
+        Command::Classify(classify) => classify::run(&classify),
         Command::Ctl(args) => ctl::run(*args),
         Command::Db(db) => db::run(&db),
     }

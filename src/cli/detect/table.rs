@@ -186,7 +186,7 @@ fn number(text: &str) -> Option<f64> {
 }
 
 /// A time in seconds: a plain number, `YYYY-MM-DD hh:mm:ss` as UTC, or RFC 3339.
-pub(super) fn seconds(text: &str) -> Option<f64> {
+pub(in crate::cli) fn seconds(text: &str) -> Option<f64> {
     if let Ok(number) = text.parse::<f64>() {
         return number.is_finite().then_some(number);
     }
