@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::calibration::Calibration;
 use super::{CLASSES_MAX, Cell, Content, Figures, Input, Model, TEXT_ROWS_MIN, TEXTS_MAX};
 use crate::analytics::trees::{
-    Binned, Boosting, ForestSettings, Loss, Shape, Trees, boost, forest, logistic, root_share,
+    Binned, Boosting, ForestSettings, Loss, Shape, Trees, boost, forest, logistic,
 };
 
 /// Bins of a column.
@@ -13,9 +13,11 @@ const BINS: usize = 255;
 /// Parts rows are split into for cross-validation.
 const FOLDS: usize = 5;
 /// Trees of the forests together, at most; several classes share them.
-const FOREST_TREES: usize = 50;
+const FOREST_TREES: usize = 70;
 /// Rounds of boosting.
-const ROUNDS: usize = 100;
+const ROUNDS: usize = 150;
+/// Share of the columns offered to each split of the forest.
+const SPLIT_COLUMNS: f64 = 0.8;
 /// Share of the forest in the average.
 const FOREST_SHARE: f64 = 0.5;
 
@@ -174,18 +176,18 @@ fn grow(rows: &Rows, chosen: &[usize], classes: usize, seed: u64) -> (Trees, Vec
     let two = classes == 2;
     let how = Boosting {
         rounds: ROUNDS,
-        rate: 0.1,
+        rate: 0.05,
         shape: Shape {
             leaves: 15,
             depth: 12,
             rows_min: (chosen.len() / 100).clamp(2, 20),
             curvature_min: 1e-3,
-            ridge: 1.0,
+            ridge: 0.0,
             gain_min: 1e-9,
             split_columns: 1.0,
         },
         row_share: 0.8,
-        column_share: 0.8,
+        column_share: 1.0,
         seed,
     };
     let loss = if two { Loss::Logistic } else { Loss::Multiclass(classes) };
@@ -195,11 +197,11 @@ fn grow(rows: &Rows, chosen: &[usize], classes: usize, seed: u64) -> (Trees, Vec
         shape: Shape {
             leaves: 160,
             depth: 16,
-            rows_min: 1,
+            rows_min: 3,
             curvature_min: 0.0,
             ridge: 0.0,
             gain_min: 1e-9,
-            split_columns: root_share(columns.len()),
+            split_columns: SPLIT_COLUMNS,
         },
         seed,
     };

@@ -10,8 +10,10 @@ use crate::analytics::trees::{Binned, Boosting, Loss, Shape, Trees, boost};
 
 /// Lives that differ by more than this are looked at as logarithms.
 const MANIFOLD: f64 = 4.0;
-/// The cap of remaining life, as a share of the median life.
+/// The cap of remaining life, as a share of the median life of many units.
 const CAP: f64 = 0.63;
+/// Units whose plateau is taken to be nothing, so that few lives do not promise a long one.
+const CAP_UNITS: f64 = 0.5;
 /// Units of data that what the age alone says is worth.
 const AGE_UNITS: f64 = 10.0;
 /// Rows the trees are grown on at most; more are thinned evenly.
@@ -73,7 +75,8 @@ pub fn learn(columns: &[String], units: &[Unit], learning: Learning) -> (Model, 
     let life_max = lives.iter().copied().fold(0.0, f64::max);
     let life_min = lives.iter().copied().fold(f64::INFINITY, f64::min);
     let step = if steps.is_empty() { 1.0 } else { stats::median(&mut steps) };
-    let cap = if lives.is_empty() { 0.0 } else { CAP * stats::median(&mut lives) };
+    let trust = units.len() as f64 / (units.len() as f64 + CAP_UNITS);
+    let cap = if lives.is_empty() { 0.0 } else { CAP * trust * stats::median(&mut lives) };
     let scale = if life_max > MANIFOLD * life_min { Scale::Log(step) } else { Scale::Capped(cap) };
     let mut model = Model {
         columns: columns.to_vec(),

@@ -11,8 +11,8 @@ use crate::analytics::multivariate::Cholesky;
 /// A column whose largest value is more than this many times its smallest (positive) one is looked
 /// at as a logarithm.
 const DECADES: f64 = 10.0;
-/// Ridge of the health line, as a share of the rows (columns have variance 1).
-const RIDGE: f64 = 0.1;
+/// Ridge of the health line: as much as so many units with nothing to say (columns have variance 1).
+const RIDGE_UNITS: f64 = 10.0;
 
 /// What is done to a row before a model sees it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -136,7 +136,7 @@ impl Preparation {
             for j in 0..i {
                 gram[[j, i]] = gram[[i, j]];
             }
-            gram[[i, i]] += RIDGE * count;
+            gram[[i, i]] += RIDGE_UNITS / units.len() as f64 * count;
         }
         if let Some(factor) = Cholesky::new(gram.view()) {
             factor.solve(&mut right);

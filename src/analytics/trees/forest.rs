@@ -1,6 +1,6 @@
 //! A random forest: trees on drawn rows and columns, averaged.
 
-use super::grow::{Soil, part_of};
+use super::grow::Soil;
 use super::{Binned, Shape, Trees};
 
 /// How a forest is grown.
@@ -48,12 +48,4 @@ pub fn forest(table: &Binned, targets: &[f64], weights: &[f64], how: &ForestSett
     }
     trees.prune();
     trees
-}
-
-/// Columns to offer to each split, as a share: the square root of how many there are (Breiman
-/// 2001).
-#[must_use]
-pub fn root_share(columns: usize) -> f64 {
-    let root = (columns as f64).sqrt();
-    part_of(columns, root / columns.max(1) as f64) as f64 / columns.max(1) as f64
 }

@@ -19,7 +19,7 @@ mod tests;
 
 pub use bins::{Binned, Edges};
 pub use boost::{Boosting, Loss, boost, logistic};
-pub use forest::{ForestSettings, forest, root_share};
+pub use forest::{ForestSettings, forest};
 pub use grow::Shape;
 
 use serde::{Deserialize, Serialize};

@@ -159,12 +159,18 @@ fn report(model: &Model, figures: &Figures) -> String {
             "macro mean", model.rows
         );
     }
-    let rare = figures.classes.iter().map(|class| class.rows as f64).sum::<f64>()
-        / count
-        / f64::from(model.rows.max(1));
+    // Of two classes it never finds the rarer one; of several it finds one, and its area under
+    // precision over recall is each class's share of the rows.
+    let found = if figures.classes.len() > 1 { 1.0 / count } else { 0.0 };
+    let f1 = 2.0 * figures.majority / (1.0 + figures.majority);
+    let rows: f64 = figures.classes.iter().map(|class| class.rows as f64).sum();
+    let area = rows / count / f64::from(model.rows.max(1));
     text += &format!(
-        "{:width$}  {:>7}  {:>9.3}  {:>6.3}  {:>6.3}  {rare:>6.3}\n",
-        "always the most frequent", "", 0.0, 0.0, 0.0
+        "{:width$}  {:>7}  {:>9.3}  {found:>6.3}  {:>6.3}  {area:>6.3}\n",
+        "always the most frequent",
+        "",
+        figures.majority * found,
+        f1 * found,
     );
     text += &format!(
         "accuracy {:.4}, always the most frequent class {:.4}; Brier score {:.4}\n",
