@@ -15,7 +15,6 @@ mod run;
 mod scan;
 mod simulate;
 mod spectrum;
-mod stop;
 mod table;
 
 use std::fmt;
