@@ -15,6 +15,8 @@
 pub mod acquisition;
 pub mod acquisition_bursts;
 pub mod acquisition_counters;
+#[cfg(test)]
+mod acquisition_points_tests;
 pub mod acquisition_texts;
 pub mod approval;
 mod computed;
@@ -420,9 +422,31 @@ pub trait Acquire: Stage {
     /// engine afterwards.
     fn judge(&mut self, now: Now, batch: &RawBatch, readings: &mut Vec<Reading>);
 
+    /// What else is to be known of the readings that the last call of [`Self::judge`] appended, one
+    /// mark each; fewer marks mean that nothing is special about the rest.
+    fn marks(&self) -> &[Mark] {
+        &[]
+    }
+
     /// The bursts of the batch judged last, in the tag's unit. A burst belongs to the reading of
     /// the same tag and time; without one it is a repeat.
     fn take_bursts(&mut self) -> Vec<Burst> {
         Vec::new()
+    }
+}
+
+/// What is to be known of a judged reading besides itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Mark {
+    /// Whether it is stored and sent upstream. One that says nothing new (deadband) is seen by every
+    /// stage all the same: limits and detection lose nothing.
+    pub stored: bool,
+    /// Its time is the device's own: it stays when the gateway's clock is put right.
+    pub own_time: bool,
+}
+
+impl Default for Mark {
+    fn default() -> Self {
+        Self { stored: true, own_time: false }
     }
 }

@@ -377,6 +377,7 @@ pub(crate) fn plain_config() -> Config {
             id: "gw-01".to_owned(),
             data_dir: "data".into(),
             time_zone: jiff::tz::TimeZone::UTC,
+            clock: Default::default(),
         },
         store: Store {
             max_disk: 512 << 20,
@@ -409,10 +410,12 @@ pub(crate) fn plain_config() -> Config {
             timeout: Duration::from_millis(500),
             breaker_max: Duration::from_secs(60),
             max_registers: 125,
+            polling: crate::config::Polling::default(),
             tags,
         }],
         mqtt: Vec::new(),
         computed: Vec::new(),
+        replay: Vec::new(),
         notify: Vec::new(),
         decisions: vec![
             row(Some(30), 0.6, 1, Action::Act),

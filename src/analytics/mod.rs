@@ -5,12 +5,16 @@
 
 pub mod assignment;
 pub mod calibrate;
+pub mod classify;
 pub mod degradation;
 pub mod forecast;
+pub mod model_file;
 pub mod multivariate;
 pub mod outlier;
 pub mod profile;
+pub mod prognosis;
 pub mod sanity;
 pub mod spectrum;
 pub mod stats;
 pub mod survival;
+pub mod trees;

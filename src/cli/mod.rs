@@ -1,6 +1,7 @@
 //! The command line: one file a subcommand. Results go to stdout, everything else to stderr.
 
 mod check;
+mod classify;
 mod ctl;
 mod demo;
 mod detect;
@@ -8,11 +9,14 @@ mod export;
 mod forecast;
 mod import;
 mod probe;
+mod prognose;
 mod records;
 mod run;
 mod scan;
 mod simulate;
 mod spectrum;
+mod stop;
+mod table;
 
 use std::fmt;
 use std::process::ExitCode;
@@ -42,6 +46,8 @@ enum Command {
     Spectrum(spectrum::Args),
     Export(export::Args),
     Import(import::Args),
+    Prognose(prognose::Prognose),
+    Classify(classify::Classify),
     Ctl(Box<ctl::Args>),
     Db(db::Db),
 }
@@ -130,6 +136,8 @@ fn dispatch(command: Command) -> Result<(), Failure> {
         Command::Spectrum(args) => spectrum::run(&args),
         Command::Export(args) => export::run(&args),
         Command::Import(args) => import::run(&args),
+        Command::Prognose(prognose) => prognose::run(&prognose),
+        Command::Classify(classify) => classify::run(&classify),
         Command::Ctl(args) => ctl::run(*args),
         Command::Db(db) => db::run(&db),
     }

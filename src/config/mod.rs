@@ -14,8 +14,11 @@ mod policy;
 pub(crate) mod profiles;
 mod sources;
 mod tree;
+mod units;
 pub(crate) mod values;
 
+#[cfg(test)]
+mod points_tests;
 #[cfg(test)]
 mod tests;
 
@@ -25,7 +28,7 @@ pub use mistake::{ConfigErrors, Mistake};
 pub use parse::{load, parse};
 pub use point::{ByteOrder, Packing, Point, PointType, Sample};
 pub use policy::default_decisions;
-pub use sources::ComputedTag;
+pub use sources::{ComputedTag, Optimization, Polling, ReplaySource, ReplayTag};
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -63,6 +66,8 @@ pub struct Config {
     pub mqtt: Vec<MqttSource>,
     /// `[[computed]]`, each after those it rests on.
     pub computed: Vec<ComputedTag>,
+    /// `[[replay]]`
+    pub replay: Vec<ReplaySource>,
     /// `[[notify]]`
     pub notify: Vec<NotifyChannel>,
     /// `[[decision]]`, in order; the first row that matches counts. Never empty: the default table
@@ -92,6 +97,8 @@ pub struct Gateway {
     pub data_dir: PathBuf,
     /// For shifts and reports; records are UTC.
     pub time_zone: jiff::tz::TimeZone,
+    /// When the system's clock is believed.
+    pub clock: crate::domain::time::Trust,
 }
 
 /// `[store]`
@@ -330,6 +337,8 @@ pub struct ModbusSource {
     pub breaker_max: Duration,
     /// Most registers in one request (125 by default).
     pub max_registers: u16,
+    /// How requests are made, and what the line's time may be spent on.
+    pub polling: Polling,
     /// Its tags.
     pub tags: Vec<ModbusTag>,
 }
@@ -487,9 +496,44 @@ pub struct FailureMode {
     pub repair: Duration,
 }
 
+/// The link that the address of a Modbus line names, as the `url` of `[[modbus]]`.
+///
+/// # Errors
+/// What is wrong with it, as a sentence.
+pub fn modbus_link(url: &str) -> Result<Link, String> {
+    sources::modbus_url(url)
+}
+
 /// The source that computed tags name.
 static COMPUTED: std::sync::LazyLock<SourceId> =
     std::sync::LazyLock::new(|| SourceId::new("computed").expect("`computed` is an id"));
+
+impl TagConfig {
+    /// The tag under a number of the store's.
+    #[must_use]
+    pub fn numbered(
+        &self,
+        key: crate::domain::ids::TagKey,
+        source: SourceId,
+        period: Option<Duration>,
+    ) -> crate::domain::tag::Tag {
+        crate::domain::tag::Tag {
+            key,
+            path: self.path.clone(),
+            source,
+            unit: self.unit.clone(),
+            quantity: self.quantity.clone(),
+            scale: self.scale,
+            offset: self.offset,
+            range: self.range,
+            invalid: self.invalid.clone(),
+            limits: self.limits,
+            period,
+            discrete: self.discrete,
+            handling: self.handling.clone(),
+        }
+    }
+}
 
 /// Every tag of the configuration with its source and, where known, how often it is expected.
 impl Config {
@@ -502,7 +546,11 @@ impl Config {
             source.tags.iter().map(move |tag| (&source.name, &tag.tag, tag.expect_every))
         });
         let computed = self.computed.iter().map(|tag| (&*COMPUTED, &tag.tag, tag.period));
-        modbus.chain(mqtt).chain(computed)
+        let replay = self
+            .replay
+            .iter()
+            .flat_map(|source| source.tags.iter().map(move |tag| (&source.name, &tag.tag, None)));
+        modbus.chain(mqtt).chain(replay).chain(computed)
     }
 
     /// The table of assets and tags, given the store's numbers for the tags.
@@ -514,20 +562,9 @@ impl Config {
         &self,
         keys: &BTreeMap<TagPath, crate::domain::ids::TagKey>,
     ) -> crate::domain::tag::Plant {
-        let tags = self.tags().map(|(source, tag, period)| crate::domain::tag::Tag {
-            key: *keys.get(&tag.path).expect("every configured tag was given a key"),
-            path: tag.path.clone(),
-            source: source.clone(),
-            unit: tag.unit.clone(),
-            quantity: tag.quantity.clone(),
-            scale: tag.scale,
-            offset: tag.offset,
-            range: tag.range,
-            invalid: tag.invalid.clone(),
-            limits: tag.limits,
-            period,
-            discrete: tag.discrete,
-            handling: tag.handling.clone(),
+        let tags = self.tags().map(|(source, tag, period)| {
+            let key = *keys.get(&tag.path).expect("every configured tag was given a key");
+            tag.numbered(key, source.clone(), period)
         });
         crate::domain::tag::Plant::new(self.assets.iter().cloned(), tags)
     }

@@ -453,7 +453,7 @@ pub(super) fn point_type(text: &str) -> Result<PointType, String> {
 }
 
 /// `ABCD`, `CDAB`, or any permutation of the letters of a 2-, 4- or 8-byte type.
-pub(super) fn order(text: &str) -> Result<ByteOrder, String> {
+pub(crate) fn order(text: &str) -> Result<ByteOrder, String> {
     let wrong = || {
         Err(format!(
             "`{text}` is no order: ABCD, CDAB, BADC, DCBA, or any permutation of ABCD or ABCDEFGH"

@@ -179,10 +179,8 @@ fn include(source: &mut Branch, source_at: &Place, profile: Branch, report: &Rep
             merged.push(tag);
             continue;
         };
-        let place = merged.iter().position(|node| match &node.value {
-            Value::Table(branch) => id(over).is_some() && id(branch) == id(over),
-            _other => false,
-        });
+        let same = |branch: &Branch| id(over).is_some() && id(branch) == id(over);
+        let place = merged.iter().position(|node| node.value.as_table().is_some_and(same));
         let known = place.and_then(|place| merged.get_mut(place)).map(|node| &mut node.value);
         let Some(Value::Table(known)) = known else {
             // A tag of the source's own may leave out the asset as the profile's do.
@@ -220,35 +218,27 @@ fn left_out(source: &Branch, tags: &[Node], report: &Report) -> BTreeSet<String>
         wrong(&entry.node.at, "must be an array of ids of the profile's tags".to_owned());
         return BTreeSet::new();
     };
-    let known: Vec<&str> = tags
-        .iter()
-        .filter_map(|tag| match &tag.value {
-            Value::Table(branch) => id(branch),
-            _other => None,
-        })
-        .collect();
+    let known: Vec<&str> =
+        tags.iter().filter_map(|tag| tag.value.as_table().and_then(id)).collect();
     let mut left_out = BTreeSet::new();
     for item in items {
-        match &item.value {
-            Value::String(id) if known.contains(&id.as_str()) => {
-                left_out.insert(id.clone());
+        match item.value.as_text() {
+            Some(id) if known.contains(&id) => {
+                left_out.insert(id.to_owned());
             }
-            Value::String(id) => {
+            Some(id) => {
                 let near = tree::nearest(id, &known)
                     .map_or(String::new(), |near| format!(", did you mean `{near}`?"));
                 wrong(&item.at, format!("the profile has no tag `{id}`{near}"));
             }
-            _other => wrong(&item.at, "holds something else than ids".to_owned()),
+            None => wrong(&item.at, "holds something else than ids".to_owned()),
         }
     }
     left_out
 }
 
 fn id(branch: &Branch) -> Option<&str> {
-    match &branch.get("id")?.node.value {
-        Value::String(id) => Some(id),
-        _other => None,
-    }
+    branch.get("id")?.node.value.as_text()
 }
 
 /// Whether a tag has a type of two registers or more, to which an order of words matters.

@@ -51,7 +51,7 @@ impl Value {
         if let Self::Override(_, Some(value)) = self { value } else { self }
     }
 
-    fn as_text(&self) -> Option<&str> {
+    pub(super) fn as_text(&self) -> Option<&str> {
         if let Self::String(text) | Self::Override(text, _) = self { Some(text) } else { None }
     }
 
@@ -76,7 +76,7 @@ impl Value {
         if let Self::Array(items) = self.typed() { Some(items) } else { None }
     }
 
-    fn as_table(&self) -> Option<&Branch> {
+    pub(super) fn as_table(&self) -> Option<&Branch> {
         if let Self::Table(branch) = self.typed() { Some(branch) } else { None }
     }
 
@@ -308,6 +308,12 @@ impl<'a> Section<'a> {
     /// A string.
     pub(super) fn text(&self, key: &'static str) -> Option<Spot<'a, &'a str>> {
         self.of_kind(key, "a string", Value::as_text)
+    }
+
+    /// A string, where the value is one; another kind of value is left to be read otherwise.
+    pub(super) fn text_if_any(&self, key: &'static str) -> Option<&'a str> {
+        let found = self.branch.get(key)?;
+        found.node.value.as_text().filter(|_| found.node.value.as_number().is_none())
     }
 
     /// A string that `read` understands.

@@ -224,6 +224,21 @@ pub(super) fn json_pointer(text: &str) -> Result<String, String> {
     Ok(text.to_owned())
 }
 
+/// When the system's clock is believed.
+pub(super) fn clock(text: &str) -> Result<crate::domain::time::Trust, String> {
+    use crate::domain::time::Trust;
+    match text {
+        "auto" => Ok(Trust::Auto),
+        "synchronised" => Ok(Trust::Synchronised),
+        "system" => Ok(Trust::System),
+        path if path.starts_with('/') => Ok(Trust::File(path.into())),
+        _ => Err(format!(
+            "`{text}` says nothing of a clock: auto, synchronised, system, or the path of a file \
+             that exists once the clock is set"
+        )),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -17,6 +17,8 @@ pub enum RecordKind {
     Anomaly,
     /// The newest prediction of an asset and failure mode (prediction).
     Prediction,
+    /// What prediction works on: followed limits, lives of parts, how predictions did.
+    Outlook,
     /// [`super::decision::Decision`] (approval).
     Decision,
     /// [`super::work_order::WorkOrder`] (scheduling).
@@ -45,15 +47,18 @@ pub enum RecordKind {
     Text,
     /// A counter that wrapped or was reset (acquisition).
     Counter,
+    /// What a source has found out about a device (engine).
+    SourceNote,
 }
 
 impl RecordKind {
     /// All kinds.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 20] = [
         Self::Alarm,
         Self::Delay,
         Self::Anomaly,
         Self::Prediction,
+        Self::Outlook,
         Self::Decision,
         Self::WorkOrder,
         Self::Notification,
@@ -68,6 +73,7 @@ impl RecordKind {
         Self::Departure,
         Self::Text,
         Self::Counter,
+        Self::SourceNote,
     ];
 
     /// The word in the store; never changes.
@@ -78,6 +84,7 @@ impl RecordKind {
             Self::Delay => "delay",
             Self::Anomaly => "anomaly",
             Self::Prediction => "prediction",
+            Self::Outlook => "outlook",
             Self::Decision => "decision",
             Self::WorkOrder => "work-order",
             Self::Notification => "notification",
@@ -92,6 +99,7 @@ impl RecordKind {
             Self::Departure => "departure",
             Self::Text => "text",
             Self::Counter => "counter",
+            Self::SourceNote => "source-note",
         }
     }
 

@@ -75,6 +75,25 @@ pub struct Handling {
     /// The tag counts: after so many counts its device begins again at 0. Its readings are the
     /// total over all wraps and resets.
     pub counter: Option<u128>,
+    /// What is not worth storing.
+    pub deadband: Option<Deadband>,
+    /// The fastest the quantity can change, in the tag's unit per second.
+    pub rate_max: Option<f64>,
+    /// How long a working sensor repeats itself at most.
+    pub stuck: Option<Duration>,
+    /// The step that the device's values come in, in the tag's unit; 0 when not known.
+    pub quantum: f64,
+    /// After how long without any value the tag counts as silent.
+    pub gap: Option<Duration>,
+}
+
+/// Report by exception: what differs less from the last stored value is seen, not stored.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Deadband {
+    /// Smallest difference that is stored, in the tag's unit.
+    pub width: f64,
+    /// A value is stored at the latest after this, whatever it is.
+    pub max_silence: Duration,
 }
 
 impl Handling {

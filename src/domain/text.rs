@@ -5,10 +5,13 @@
 //! means another text than the one that came. 48 bits are exact in an `f64`; that two of 1,000
 //! texts of a tag share a number has a chance of 2 in a billion.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::ids::TagPath;
+use super::ids::{TagKey, TagPath};
 
 /// Longest text of a tag in bytes; the rest is cut off.
 pub const TEXT_BYTES_MAX: usize = 128;
@@ -34,7 +37,7 @@ pub fn cut(text: &str) -> &str {
 #[must_use]
 pub fn in_reading(value: f64) -> Option<u64> {
     const ABOVE: f64 = 281_474_976_710_656.0;
-    let whole = value >= 0.0 && value < ABOVE && value.fract() < f64::MIN_POSITIVE;
+    let whole = (0.0..ABOVE).contains(&value) && value.fract() < f64::MIN_POSITIVE;
     #[expect(
         clippy::cast_possible_truncation,
         clippy::cast_sign_loss,
@@ -42,6 +45,9 @@ pub fn in_reading(value: f64) -> Option<u64> {
     )]
     whole.then_some(value as u64)
 }
+
+/// Texts by tag and number.
+pub type Words = BTreeMap<(TagKey, u64), Arc<str>>;
 
 /// The id of the record that holds the text of a tag's number.
 #[must_use]

@@ -237,6 +237,9 @@ pub const REGISTERS: &[Register] = &[
     row(G301, Signal::Running, (Table::Discrete, 0), Encoding::Bit, 1.0, 0.0),
 ];
 
+/// Registers between others that mean nothing and read as 0, as a manual's "reserved".
+const RESERVED: &[(u8, Table, u16)] = &[(F201.1, Table::Holding, 1)];
+
 /// The units that answer.
 #[must_use]
 pub fn units() -> BTreeSet<u8> {
@@ -265,7 +268,8 @@ impl Image {
     /// The registers as the plant shows them now.
     #[must_use]
     pub fn of(plant: &Plant) -> Self {
-        let mut cells = BTreeMap::new();
+        let mut cells: BTreeMap<_, _> =
+            RESERVED.iter().map(|reserved| (*reserved, Some(0))).collect();
         for (register, shown) in plant.shown() {
             let words = register.encode(shown);
             for offset in 0..register.encoding.width() {
@@ -314,6 +318,20 @@ mod tests {
             for offset in 0..register.encoding.width() {
                 assert!(cells.insert((register.unit, register.table, register.address + offset)));
             }
+        }
+    }
+
+    #[test]
+    fn no_block_of_a_unit_has_a_hole() {
+        let image = Image::of(&Plant::new(crate::sim::Scenario::healthy(), 1));
+        let mut blocks: BTreeMap<(u8, Table), (u16, u16)> = BTreeMap::new();
+        for register in REGISTERS {
+            let end = register.address + register.encoding.width();
+            let block = blocks.entry((register.unit, register.table)).or_insert((u16::MAX, 0));
+            *block = (block.0.min(register.address), block.1.max(end));
+        }
+        for ((unit, table), (from, to)) in blocks {
+            assert!(image.read(unit, table, from, to - from).is_ok(), "{unit} {table:?}");
         }
     }
 

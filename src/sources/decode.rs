@@ -402,3 +402,7 @@ mod tests {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "decode_rows.rs"]
+mod rows;

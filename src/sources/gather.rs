@@ -24,6 +24,14 @@ impl Gathered {
         self.readings.is_empty() && self.extras.is_none()
     }
 
+    /// Nothing but the failure of one point.
+    #[must_use]
+    pub fn failed(tag: TagKey, reason: Reason, arrived: Timestamp) -> Self {
+        let (value, source_time, retained) = (RawValue::Failed(reason), None, false);
+        let reading = RawReading { tag, source_time, arrived, value, retained };
+        Self { readings: vec![reading], extras: None }
+    }
+
     /// Takes in what a point holds by an answer that arrived at `arrived` and began at `address`.
     pub fn point(
         &mut self,

@@ -2,21 +2,28 @@
 //! broker share the task.
 //!
 //! Pure: [`poll_plan`], [`poll_class`], [`decode`], [`breaker`], [`schedule`], [`payload`],
-//! [`topics`], [`gather`]. I/O: [`line`], [`long_read`], [`modbus`], [`mqtt`], [`probe`].
+//! [`topics`], [`gather`], [`outlook`]. I/O: [`line`], [`long_read`], [`modbus`], [`mqtt`],
+//! [`probe`], [`scan`].
+//! [`topics`], [`gather`], [`guess`]. I/O: [`line`], [`long_read`], [`modbus`], [`mqtt`], [`probe`].
 //! [`topics`]. I/O: [`line`], [`modbus`], [`mqtt`], [`probe`], [`scan`].
 
 pub mod breaker;
 pub mod decode;
 pub mod gather;
+pub mod guess;
 pub mod health;
 pub mod line;
 pub mod long_read;
 pub mod modbus;
 pub mod mqtt;
+pub mod notes;
+pub mod outlook;
 pub mod payload;
 pub mod poll_class;
 pub mod poll_plan;
 pub mod probe;
+pub mod recording;
+pub mod replay;
 pub mod scan;
 pub mod schedule;
 pub mod topics;
@@ -35,6 +42,7 @@ use crate::clock::Clock;
 use crate::config::{Broker, Link, ModbusSource, MqttSource};
 use crate::domain::ids::SourceId;
 use crate::port::{EngineHandle, EngineStopped, SourceHealth};
+use crate::sources::notes::Notes;
 
 /// Why a source's task ended.
 #[derive(Debug, thiserror::Error)]
@@ -93,13 +101,26 @@ impl fmt::Debug for SourceTask {
 
 type Published = BTreeMap<SourceId, Arc<watch::Sender<SourceHealth>>>;
 
-/// The tasks of all sources of a configuration. `seed` feeds the jitter of pauses.
+/// The tasks of all sources of a configuration. `seed` feeds the jitter of pauses; nothing is known
+/// of the devices.
 #[must_use]
 pub fn tasks(
     setting: &Setting,
     engine: &EngineHandle,
     clock: &Clock,
     seed: u64,
+) -> Vec<SourceTask> {
+    tasks_with(setting, engine, clock, seed, &Notes::default())
+}
+
+/// The same with what earlier runs have found out about the devices.
+#[must_use]
+pub fn tasks_with(
+    setting: &Setting,
+    engine: &EngineHandle,
+    clock: &Clock,
+    seed: u64,
+    notes: &Notes,
 ) -> Vec<SourceTask> {
     let mut rng = fastrand::Rng::with_seed(seed);
     let mut tasks = Vec::new();
@@ -114,10 +135,11 @@ pub fn tasks(
         let health = subscribed(&published);
         let (plant, engine, clock) = (Arc::clone(&setting.plant), engine.clone(), clock.clone());
         let seed = rng.u64(..);
+        let notes = notes.clone();
         let run = move |cancel: CancellationToken| -> Run {
             let rng = fastrand::Rng::with_seed(seed);
-            let (engine, clock) = (engine.clone(), clock.clone());
-            let bus = modbus::Bus::new(&sources, &plant, &published, engine, clock, rng);
+            let (engine, clock, notes) = (engine.clone(), clock.clone(), notes.clone());
+            let bus = modbus::Bus::new(&sources, &plant, &published, engine, clock, notes, rng);
             Box::pin(async move {
                 tokio::select! {
                     () = cancel.cancelled() => Ok(()),
@@ -148,6 +170,24 @@ pub fn tasks(
             let (engine, clock) = (engine.clone(), clock.clone());
             let tap = mqtt::Tap::new(&broker, &sources, &plant, &published, engine, clock, rng);
             Box::pin(async move { tap?.run(cancel).await })
+        };
+        tasks.push(SourceTask { name, sources: names, health, run: Box::new(run) });
+    }
+    for source in setting.config.replay.clone() {
+        let names = vec![source.name.clone()];
+        let published = published(&names);
+        let health = subscribed(&published);
+        let name = format!("replay {}", source.file.display());
+        let (plant, engine, clock) = (Arc::clone(&setting.plant), engine.clone(), clock.clone());
+        let run = move |cancel: CancellationToken| -> Run {
+            let player =
+                replay::Player::new(&source, &plant, &published, engine.clone(), clock.clone());
+            Box::pin(async move {
+                tokio::select! {
+                    () = cancel.cancelled() => Ok(()),
+                    ended = player.run() => ended,
+                }
+            })
         };
         tasks.push(SourceTask { name, sources: names, health, run: Box::new(run) });
     }

@@ -21,7 +21,9 @@ use crate::domain::time::Timestamp;
 
 mod codec;
 mod connection;
+mod eras;
 pub mod inspect;
+pub mod lexicon;
 pub mod lock;
 mod quarantine;
 pub mod ring;
@@ -37,6 +39,7 @@ mod schema;
 pub mod state;
 mod state_read;
 
+pub use eras::{DatedEra, Redated};
 pub use lock::{DirLock, LockError};
 pub use ring::{Lost, RingDb};
 pub use ring_bursts::{PAGE_BURSTS_MAX, PAGE_SAMPLES_MAX};
@@ -199,7 +202,7 @@ pub struct BootInfo {
     pub id: Uuid,
     /// UTC now, as the gateway believes it.
     pub utc: Timestamp,
-    /// Monotonic time at the same moment.
+    /// Monotonic time since the boot, at the same moment.
     pub mono: Duration,
     /// Whether `utc` may be believed.
     pub trusted: bool,

@@ -15,8 +15,8 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 
-use super::{ErrorKind, Lost, RingDb};
-use crate::domain::ids::Arrival;
+use super::{BootInfo, ErrorKind, Lost, RingDb};
+use crate::domain::ids::{Arrival, TagKey};
 use crate::domain::reading::{Ack, Burst, Reading};
 
 /// Readings that may wait for the thread. When it is full the batch is handed back: the engine
@@ -46,6 +46,11 @@ pub struct RingBatch {
     pub bursts: Vec<Burst>,
     /// Told once all of `readings`, and their bursts, are durable.
     pub acks: Vec<Ack>,
+    /// Arrival numbers and tags of the readings whose times are the device's own; only while the
+    /// gateway's clock is not believed.
+    pub own: Vec<(u64, TagKey)>,
+    /// A new era begins before these readings.
+    pub era: Option<BootInfo>,
 }
 
 impl RingBatch {
@@ -265,13 +270,17 @@ impl<R: FnMut(RingReport) + Send + 'static> RingThread<R> {
     }
 
     fn take(&mut self, batch: RingBatch, now: Instant) {
+        if let Some(boot) = &batch.era {
+            self.ring.date_boot(boot);
+            self.group_since.get_or_insert(now);
+        }
         let (Some(first), Some(last)) = (batch.readings.first(), batch.readings.last()) else {
             // Nothing to wait for.
             batch.acks.into_iter().for_each(Ack::done);
             return;
         };
         let arrivals = (first.arrival, last.arrival);
-        self.ring.append(&batch.readings);
+        self.ring.append_timed(&batch.readings, &batch.own);
         self.ring.append_bursts(batch.bursts);
         self.group_since.get_or_insert(now);
         let waiting = batch.acks.into_iter().map(|ack| Waiting { since: now, arrivals, ack });
@@ -284,7 +293,8 @@ impl<R: FnMut(RingReport) + Send + 'static> RingThread<R> {
         if let Some(failing) = self.failing {
             return Some(failing.retry_at);
         }
-        if self.ring.pending() >= GROUP_READINGS_DUE || self.acks.len() >= ACKS_DUE {
+        let full = self.ring.pending() >= GROUP_READINGS_DUE;
+        if full || self.acks.len() >= ACKS_DUE || self.ring.era_waits() {
             return Some(since);
         }
         let group = since + self.commit_every;
@@ -296,6 +306,13 @@ impl<R: FnMut(RingReport) + Send + 'static> RingThread<R> {
         match self.ring.commit() {
             Ok(durable) => {
                 self.group_since = None;
+                if let Some(redated) = self.ring.take_redated() {
+                    tracing::info!(
+                        boot = %redated.boot,
+                        eras = redated.eras.len(),
+                        "readings of an unset clock were put right"
+                    );
+                }
                 self.durable.send_replace(durable);
                 while let Some(waiting) = self.acks.pop_front_if(|w| w.arrivals.1 <= durable) {
                     waiting.ack.done();

@@ -182,6 +182,15 @@ impl StateReader {
         Ok(starts.map_or(0, uint))
     }
 
+    /// The moment of the last commit, as the gateway's clock then said; none before the first.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn last_moment(&self) -> Result<Option<Timestamp>, StoreError> {
+        let found = ask!(self, "reading the last moment", connection::meta(&self.conn, "utc"))?;
+        Ok(found.map(Timestamp::from_micros))
+    }
+
     /// The newest row of the journal; 0 while it is empty.
     ///
     /// # Errors
@@ -192,7 +201,9 @@ impl StateReader {
 }
 
 const EVENT_COLUMNS: &str =
-    "row, id, cause, correlation, time, trusted, class, sequence, body FROM journal";
+    "row, id, cause, correlation, time + shift_of, trusted OR dated_of, class, sequence, body FROM
+     (SELECT journal.*, coalesce(shift, 0) AS shift_of, coalesce(dated, 0) AS dated_of
+      FROM journal LEFT JOIN boots ON boots.id = journal.boot)";
 
 /// All tags that ever had a number.
 pub(super) fn known_tags(conn: &Connection) -> rusqlite::Result<BTreeMap<TagPath, TagKey>> {
@@ -296,10 +307,10 @@ pub(super) fn journal(
         also("correlation = ?", Sql::Blob(chain.0.as_bytes().to_vec()));
     }
     if let Some(from) = filter.from {
-        also("time >= ?", Sql::Integer(from.micros()));
+        also("time + shift_of >= ?", Sql::Integer(from.micros()));
     }
     if let Some(to) = filter.to {
-        also("time < ?", Sql::Integer(to.micros()));
+        also("time + shift_of < ?", Sql::Integer(to.micros()));
     }
     if let Some(before) = filter.before {
         also("row < ?", Sql::Integer(int(before)));

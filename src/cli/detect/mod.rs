@@ -18,6 +18,7 @@ use std::time::Duration;
 use serde_json::json;
 
 use self::figures::Figures;
+pub(super) use self::table::seconds;
 use self::table::{Layout, Rows};
 use super::{Code, Failure};
 use crate::agents::acquisition::Acquisition;

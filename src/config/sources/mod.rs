@@ -5,11 +5,18 @@ mod modbus;
 mod modbus_link;
 mod mqtt;
 mod point;
+mod polling;
+mod quality;
+mod replay;
 
 pub use computed::ComputedTag;
 pub(super) use computed::computed;
 pub(super) use modbus::modbus;
+pub(super) use modbus_link::url as modbus_url;
 pub(super) use mqtt::mqtt;
+pub use polling::{Optimization, Polling};
+pub(super) use replay::replay;
+pub use replay::{ReplaySource, ReplayTag};
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -95,7 +102,12 @@ fn shared_with(
     let range = range(tag);
     let limits = tag.table("limits").map_or_else(Limits::default, |table| limits(&table, range));
     let discrete = tag.flag("discrete").unwrap_or(discrete);
-    let handling = point::handling(tag);
+    let mut handling = point::handling(tag);
+    let given = [limits.low_low, limits.low, limits.high, limits.high_high];
+    let given: Vec<f64> = given.into_iter().flatten().collect();
+    let said = quality::Said { quantity, scale, offset, range };
+    let quality::Said { quantity, scale, offset, range } =
+        quality::read(tag, &unit, said, discrete, &given, &mut handling);
     let path = path?;
     Some(TagConfig {
         path,

@@ -3,14 +3,11 @@
 use std::time::Duration;
 
 use super::point::{self as tag_point, Habits};
-use super::{POLL_LEAST, Taken, modbus_link, shared_with};
+use super::{POLL_LEAST, Polling, Taken, modbus_link, polling, shared_with};
 use crate::config::links::Names;
 use crate::config::parse::Declared;
 use crate::config::tree::Section;
-use crate::config::{Link, ModbusSource, ModbusTag, point, profiles, values};
-
-/// Most registers that one request may ask for (Modbus application protocol 1.1b3 §6.3).
-const REGISTERS_MAX: u16 = 125;
+use crate::config::{Link, ModbusSource, ModbusTag, Point, Table, point, profiles, values};
 
 /// `[[modbus]]`
 pub(in crate::config) fn modbus(
@@ -31,8 +28,7 @@ pub(in crate::config) fn modbus(
         let poll = poll(&table).unwrap_or(Duration::from_secs(1));
         let timeout = timeout(&table, poll);
         let breaker_max = table.read("breaker_max", values::duration_from(Duration::from_secs(1)));
-        let max_registers =
-            table.integer("max_registers", 1, REGISTERS_MAX).unwrap_or(REGISTERS_MAX);
+        let (polling, max_registers) = polling::polling(&table);
         let base = table.integer("address_base", 0, 1).unwrap_or(0_u16);
         profiles::taken(&table);
         let order = table.read("order", point::order);
@@ -44,6 +40,9 @@ pub(in crate::config) fn modbus(
             .iter()
             .filter_map(|tag| {
                 let point = tag_point::point(tag, habits);
+                if let Some(point) = point {
+                    reachable(tag, &point, &polling);
+                }
                 let kind = point.map(|point| point.kind);
                 let discrete = tag_point::is_state(tag, kind);
                 let invalid = tag_point::invalid(tag, kind);
@@ -70,6 +69,7 @@ pub(in crate::config) fn modbus(
             timeout,
             breaker_max,
             max_registers,
+            polling,
             tags,
         });
     }
@@ -102,4 +102,18 @@ fn timeout(table: &Section<'_>, poll: Duration) -> Duration {
         return usual;
     }
     timeout
+}
+
+/// With coils read from 0 on, one request must reach them all.
+fn reachable(tag: &Section<'_>, point: &Point, polling: &Polling) {
+    let coil = point.table == Table::Coil;
+    if polling.coils_from_zero && coil && point.address >= polling.max_coils {
+        let most = polling.max_coils;
+        tag.wrong(
+            "point",
+            format!(
+                "`read_coils_starting_at_zero` reaches {most} coils in one request, not this one"
+            ),
+        );
+    }
 }

@@ -275,10 +275,8 @@ fn real(kind: PointType, number: f64) -> Result<f64, String> {
 }
 
 fn pattern(kind: PointType, text: &str) -> Result<f64, String> {
-    let kind = match kind {
-        PointType::Waveform { sample, .. } => sample.point_type(),
-        other => other,
-    };
+    let kind =
+        if let PointType::Waveform { sample, .. } = kind { sample.point_type() } else { kind };
     let digits = usize::from(kind.registers()) * 4;
     let wrong = || {
         let kind = kind.name();

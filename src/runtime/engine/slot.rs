@@ -5,7 +5,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
 use super::Factories;
-use crate::agents::{Acquire, Outbox, Saved, Setting, Stage, StageError, StageName};
+use crate::agents::{Acquire, Mark, Outbox, Saved, Setting, Stage, StageError, StageName};
 use crate::domain::ids::Arrival;
 use crate::domain::reading::{Burst, RawBatch, Reading};
 use crate::domain::record::Record;
@@ -154,6 +154,14 @@ impl Slot {
             self.last_error = Some(error.what.clone());
         }
         result
+    }
+
+    /// What is to be known of the readings judged last.
+    pub(super) fn marks(&self) -> &[Mark] {
+        match &self.machine {
+            Machine::Acquisition(stage) => stage.marks(),
+            Machine::Other(_) => &[],
+        }
     }
 
     /// The bursts of the batch judged last.

@@ -74,8 +74,7 @@ pub fn cost(link: &Link, options: &LineOptions) -> LineCost {
             + nanos(timing.silence)
             + nanos(timing.silence.max(pause))
             + nanos(TURNAROUND),
-        register_ns: nanos(timing.character * 2),
-        bit_ns: nanos(timing.character) / 8,
+        byte_ns: nanos(timing.character),
     };
     match link {
         Link::Tcp(_) | Link::Tls(_) => {
@@ -121,7 +120,7 @@ mod tests {
         let options = LineOptions::default();
         let worth = |link: &Link| {
             let cost = cost(link, &options);
-            cost.request_ns / cost.register_ns
+            cost.request_ns / (2 * cost.byte_ns)
         };
         let host = Host { name: "a".to_owned(), port: 502 };
         assert!((15..=30).contains(&worth(&port(9_600))), "{}", worth(&port(9_600)));

@@ -19,11 +19,13 @@ use wheeltap::domain::tag::Limits;
 pub(crate) fn setting(modbus: Vec<ModbusSource>, mqtt: Vec<MqttSource>) -> Setting {
     let config = Config {
         computed: Vec::new(),
+        replay: Vec::new(),
         gateway: Gateway {
             site: "test".to_owned(),
             id: "gw".to_owned(),
             data_dir: "unused".into(),
             time_zone: jiff::tz::TimeZone::UTC,
+            clock: Default::default(),
         },
         store: Store {
             max_disk: 1 << 29,
@@ -84,6 +86,7 @@ pub(crate) fn modbus(name: &str, server: SocketAddr, tags: Vec<ModbusTag>) -> Mo
         timeout: Duration::from_millis(100),
         breaker_max: Duration::from_millis(100),
         max_registers: 125,
+        polling: wheeltap::config::Polling::default(),
         tags,
     }
 }

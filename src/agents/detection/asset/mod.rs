@@ -63,6 +63,13 @@ pub enum Learn {
     Rows(u32),
 }
 
+/// A good live value that lies this far before the last one, in seconds, comes from a clock that was
+/// set back: later than this, values are stale and not good.
+const SET_BACK: f64 = 3600.0;
+/// A clock that was set back leaves the newest value this long ago, in seconds, so that the next one
+/// is newer.
+pub(super) const EARLIER: f64 = 0.001;
+
 /// How an asset looks after its newest row.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct Assessment {
@@ -174,6 +181,10 @@ impl AssetWatch {
         time: f64,
         ctx: &mut Context<'_, '_>,
     ) {
+        let behind = self.channels[index].time - time;
+        if behind >= SET_BACK && value.is_some() && !ctx.quiet {
+            self.set_back(behind);
+        }
         if time <= self.channels[index].time {
             return;
         }
@@ -194,6 +205,23 @@ impl AssetWatch {
         if self.fresh >= self.expected {
             self.close_row(ctx);
         }
+    }
+
+    /// The gateway's clock was set back: what was noted of the asset's times moves with it, or
+    /// nothing would be newer until the clock came round again.
+    fn set_back(&mut self, by: f64) {
+        for channel in &mut self.channels {
+            channel.set_back(by);
+        }
+        self.cloud.set_back(by);
+        self.track.set_back(by);
+        let earlier = by + EARLIER;
+        for time in [&mut self.row_time, &mut self.last_row, &mut self.began, &mut self.rest_until]
+        {
+            *time -= earlier;
+        }
+        self.latest.time -= earlier;
+        self.onset = self.onset.map(|onset| onset - earlier);
     }
 
     /// Closes the present row, if there is one, and judges or learns from it.

@@ -2,16 +2,25 @@
 //! reason. Nothing is thrown away but exact repeats; what later stages may use is marked good.
 //!
 //! Order of judgement, the first that applies counts: the source's own failure, not a number,
-//! sentinel, implausible, kept by a broker, wrong device clock, too old. Works on tables indexed
+//! sentinel, implausible, kept by a broker, wrong device clock, too old, changed too fast, stuck.
+//! Works on tables indexed
 //! by [`TagKey`](crate::domain::ids::TagKey); a reading costs no allocation and no look-up by name.
+
+mod checks;
+mod gaps;
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use checks::Checks;
+use gaps::Gaps;
+
 use super::acquisition_counters::{Counter, Step};
 use super::acquisition_texts::Texts;
 use super::computed::{Computed, Worked};
-use super::{Acquire, Outbox, Saved, Setting, Stage, StageError, StageName, acquisition_bursts};
+use super::{
+    Acquire, Mark, Outbox, Saved, Setting, Stage, StageError, StageName, acquisition_bursts,
+};
 use crate::domain::event::Event;
 use crate::domain::reading::{
     Burst, Extras, Quality, RawBatch, RawReading, RawText, RawValue, RawWaveform, Reading, Reason,
@@ -47,6 +56,10 @@ struct Rule {
     last: Option<(Timestamp, u64)>,
     /// Older readings than the last, only for tags that bring their own time.
     earlier: Option<Box<Repeats>>,
+    /// Checks against the tag's past; none for tags that have none.
+    checks: Option<Box<Checks>>,
+    /// Place among the tags whose silence is told.
+    gap: Option<usize>,
     decimals: Option<i32>,
     counter: Option<Counter>,
 }
@@ -62,6 +75,9 @@ struct Repeats {
 #[derive(Debug)]
 pub struct Acquisition {
     rules: Vec<Option<Rule>>,
+    /// What is special about the readings judged last.
+    marks: Vec<Mark>,
+    gaps: Gaps,
     plant: Arc<Plant>,
     texts: Texts,
     /// Bursts of the batch judged last.
@@ -91,9 +107,12 @@ impl Acquisition {
     #[must_use]
     pub fn for_plant(plant: &Plant) -> Self {
         let plant = Arc::new(plant.clone());
-        let rules = rules(&plant, &mut []);
+        let gaps = Gaps::of(&plant, None);
+        let rules = rules(&plant, &mut [], &gaps);
         Self {
             rules,
+            marks: Vec::new(),
+            gaps,
             plant,
             texts: Texts::default(),
             bursts: Vec::new(),
@@ -136,7 +155,7 @@ impl Acquisition {
 }
 
 /// The rules of a plant; what was seen of a tag is taken over from `old`.
-fn rules(plant: &Plant, old: &mut [Option<Rule>]) -> Vec<Option<Rule>> {
+fn rules(plant: &Plant, old: &mut [Option<Rule>], gaps: &Gaps) -> Vec<Option<Rule>> {
     let mut rules = vec![None; plant.key_bound()];
     for tag in plant.tags() {
         let index = tag.key.0 as usize;
@@ -147,10 +166,10 @@ fn rules(plant: &Plant, old: &mut [Option<Rule>]) -> Vec<Option<Rule>> {
         )]
         invalid.extend(tag.invalid.iter().map(|v| f64::from(*v as f32)));
         let (low, high) = tag.range.unwrap_or((f64::NEG_INFINITY, f64::INFINITY));
-        let (last, earlier, counted) = old
-            .get_mut(index)
-            .and_then(Option::as_mut)
-            .map_or((None, None, None), |rule| (rule.last, rule.earlier.take(), rule.counter));
+        let (last, earlier, counted, checks) =
+            old.get_mut(index).and_then(Option::as_mut).map_or((None, None, None, None), |rule| {
+                (rule.last, rule.earlier.take(), rule.counter, rule.checks.take())
+            });
         let counter = tag.handling.counter.map(|modulus| {
             counted.filter(|counter| counter.modulus() == modulus).unwrap_or(Counter::new(modulus))
         });
@@ -164,6 +183,8 @@ fn rules(plant: &Plant, old: &mut [Option<Rule>]) -> Vec<Option<Rule>> {
             late,
             last,
             earlier,
+            checks: Checks::of(tag, checks),
+            gap: gaps.place(tag.key),
             decimals: tag.handling.decimals.map(i32::from),
             counter,
         });
@@ -279,26 +300,33 @@ impl Rule {
 impl Acquire for Acquisition {
     fn judge(&mut self, now: Now, batch: &RawBatch, readings: &mut Vec<Reading>) {
         self.bursts.clear();
+        self.marks.clear();
         let extra = batch.extras.as_ref().map_or(Vec::new(), |extras| self.extra(now, extras));
-        let mut next = readings.len();
+        let begin = readings.len();
+        let mut next = begin;
         readings.reserve(batch.readings.len() + extra.len());
         for raw in batch.readings.iter().chain(&extra) {
-            self.judge_one(now, raw, batch.historical, readings);
+            self.judge_one(now, raw, raw.source_time.is_some(), batch.historical, readings);
         }
         // What was computed may be what another tag is computed from: the list grows as it is read.
         while let Some(reading) = readings.get(next) {
             self.computed.take(reading, &mut self.worked);
+            let own = self.marks.get(next - begin).is_some_and(|mark| mark.own_time);
             let mut worked = std::mem::take(&mut self.worked);
             for Worked { tag, time, value } in worked.drain(..) {
                 let arrived = now.utc;
                 let raw =
                     RawReading { tag, source_time: Some(time), arrived, value, retained: false };
-                self.judge_one(now, &raw, batch.historical, readings);
+                self.judge_one(now, &raw, own, batch.historical, readings);
             }
             self.worked = worked;
             next += 1;
         }
         self.just_judged = !readings.is_empty();
+    }
+
+    fn marks(&self) -> &[Mark] {
+        &self.marks
     }
 
     fn take_bursts(&mut self) -> Vec<Burst> {
@@ -311,6 +339,7 @@ impl Acquisition {
         &mut self,
         now: Now,
         raw: &RawReading,
+        own_time: bool,
         historical: bool,
         readings: &mut Vec<Reading>,
     ) {
@@ -320,8 +349,12 @@ impl Acquisition {
             // The configuration lost the tag while the value was under way.
             let quality = Quality::Bad(Reason::Config);
             readings.push(reading(raw, time, f64::NAN, quality));
+            self.marks.push(Mark { stored: true, own_time });
             return;
         };
+        if let Some(place) = rule.gap {
+            self.gaps.heard(place, now);
+        }
         let (counted, step) = rule.counted(raw.value);
         if let (Step::Wrapped | Step::Reset, Some(counter)) = (step, &rule.counter) {
             self.turned.extend(self.plant.tag(raw.tag).map(|tag| turned(now, tag, counter)));
@@ -333,9 +366,18 @@ impl Acquisition {
         }
         // All NaN are one value here; the quality tells failures apart.
         let bits = if value.is_nan() { u64::from(quality.to_byte()) } else { value.to_bits() };
-        if !rule.is_repeat(time, bits, raw.source_time.is_some()) {
-            readings.push(reading(raw, time, value, quality));
+        if rule.is_repeat(time, bits, raw.source_time.is_some()) {
+            return;
         }
+        let mut stored = true;
+        if let Some(checks) = &mut rule.checks {
+            if quality.is_good() {
+                quality = checks.judge(value, time);
+            }
+            stored = checks.is_news(value, quality, time) || historical;
+        }
+        readings.push(reading(raw, time, value, quality));
+        self.marks.push(Mark { stored, own_time });
     }
 
     /// Takes up a counter as it was saved.
@@ -438,13 +480,23 @@ impl Stage for Acquisition {
         Ok(())
     }
 
+    fn next_deadline(&self) -> Option<Duration> {
+        self.gaps.next()
+    }
+
+    fn on_deadline(&mut self, now: Now, out: &mut Outbox<'_>) -> Result<(), StageError> {
+        self.gaps.look(now, out);
+        Ok(())
+    }
+
     fn configure(
         &mut self,
         now: Now,
         setting: &Setting,
         out: &mut Outbox<'_>,
     ) -> Result<(), StageError> {
-        self.rules = rules(&setting.plant, &mut self.rules);
+        self.gaps = Gaps::of(&setting.plant, Some(&self.gaps));
+        self.rules = rules(&setting.plant, &mut self.rules, &self.gaps);
         self.texts.configure(now, &self.plant, &setting.plant);
         self.plant = Arc::clone(&setting.plant);
         for record in self.texts.take_records() {
@@ -574,5 +626,95 @@ mod tests {
         value.tag = TagKey(77);
         let found = judged(&mut stage(), now(5), vec![value]);
         assert_eq!(found[0].quality, Quality::Bad(Reason::Config));
+    }
+
+    /// Every class of single-precision value, as devices send them.
+    const CLASSES: [u32; 14] = [
+        0x0000_0000, // 0
+        0x8000_0000, // -0
+        0x0000_0001, // least subnormal
+        0x007f_ffff, // largest subnormal
+        0x0080_0000, // least normal
+        0x3f80_0000, // 1
+        0x7f7f_ffff, // largest
+        0xff7f_ffff, // largest negative
+        0x7f80_0000, // infinity
+        0xff80_0000, // -infinity
+        0x7fc0_0000, // quiet NaN
+        0xffc0_0000, // quiet NaN, negative
+        0x7f80_0001, // signalling NaN
+        0x7fbf_ffff, // signalling NaN
+    ];
+
+    proptest::proptest! {
+        /// What is no number is bad, enters no statistic (they take good values alone), and JSON has
+        /// null for it, whatever scale and offset make of it.
+        #[test]
+        fn c16_no_value_that_is_no_number_is_good_or_written_as_one(
+            random: u32, scale in -1e30..1e30_f64, offset in -1e308..1e308_f64
+        ) {
+            let mut tag = tag();
+            (tag.scale, tag.offset, tag.range) = (scale, offset, None);
+            let mut stage = Acquisition::for_plant(&Plant::new([], [tag]));
+            for (second, bits) in CLASSES.into_iter().chain([random]).enumerate() {
+                let second = i64::try_from(second).unwrap();
+                let number = f64::from(f32::from_bits(bits));
+                let found = judged(
+                    &mut stage,
+                    now(100 + second),
+                    vec![raw(RawValue::Number(number), 100 + second, None)],
+                );
+                let reading = found[0];
+                proptest::prop_assert_eq!(reading.quality.is_good(), reading.value.is_finite());
+                if !number.is_finite() {
+                    proptest::prop_assert_eq!(reading.quality, Quality::Bad(Reason::Nan));
+                }
+                let json = serde_json::to_string(&reading.value).unwrap();
+                proptest::prop_assert_eq!(json == "null", !reading.value.is_finite());
+            }
+        }
+    }
+
+    #[test]
+    fn c15_swapped_words_are_flagged_within_three_values() {
+        // A temperature of some 20 °C read with its words, or its bytes, in the wrong order.
+        let mut tag = tag();
+        (tag.scale, tag.offset, tag.range) = (1.0, 0.0, Some((-273.15, 3226.85)));
+        tag.invalid.clear();
+        tag.handling.rate_max = Some(50.0);
+        let swapped = |value: f32, how: usize| {
+            let [a, b, c, d] = value.to_be_bytes();
+            f64::from(f32::from_be_bytes([[c, d, a, b], [b, a, d, c], [d, c, b, a]][how]))
+        };
+        for how in 0..3 {
+            let mut stage = Acquisition::for_plant(&Plant::new([], [tag.clone()]));
+            let flagged = (0..3_u8).any(|second| {
+                let value = swapped(20.3 + 0.7 * f32::from(second), how);
+                let at = 100 + i64::from(second);
+                let found =
+                    judged(&mut stage, now(at), vec![raw(RawValue::Number(value), at, None)]);
+                // Next to nothing for a temperature is not implausible, but it does not move.
+                !found[0].quality.is_good() || value.abs() < 1e-3
+            });
+            assert!(flagged, "order {how}");
+        }
+    }
+
+    #[test]
+    fn a_suppressed_value_is_judged_and_marked() {
+        let mut tag = tag();
+        tag.handling.deadband =
+            Some(crate::domain::tag::Deadband { width: 1.0, max_silence: Duration::from_secs(60) });
+        let mut stage = Acquisition::for_plant(&Plant::new([], [tag]));
+        let mut stored = |at: i64, value: f64, own: Option<i64>| {
+            let found = judged(&mut stage, now(at), vec![raw(RawValue::Number(value), at, own)]);
+            assert_eq!(found.len(), 1, "every stage sees it");
+            let mark = stage.marks()[0];
+            (mark.stored, mark.own_time)
+        };
+        assert_eq!(stored(100, 500.0, None), (true, false));
+        assert_eq!(stored(101, 505.0, None), (false, false));
+        assert_eq!(stored(102, 520.0, Some(102)), (true, true));
+        assert_eq!(stored(103, 65535.0, None), (true, false), "the quality changed");
     }
 }
