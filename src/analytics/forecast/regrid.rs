@@ -192,9 +192,9 @@ fn fill_straight(values: &mut [f64], known: &[bool]) {
             (Some(only), None) | (None, Some(only)) => (only, only),
             (None, None) => return,
         };
-        for at in from..to {
-            let share = (at + 1 - from) as f64 / (to + 1 - from) as f64;
-            values[at] = left + share * (right - left);
+        for (place, value) in values[from..to].iter_mut().enumerate() {
+            let share = (place + 1) as f64 / (to + 1 - from) as f64;
+            *value = left + share * (right - left);
         }
     });
 }

@@ -55,8 +55,8 @@ pub fn find(values: &[f64], step_s: f64) -> Season {
     let mut judge = Judge::new(looked);
     let unknown = looked.len() / PERIODS_MIN;
     let mut strength = vec![f64::NEG_INFINITY; longest + 1];
-    for period in 2..=unknown.min(longest) {
-        strength[period] = judge.strength(period);
+    for (period, strength) in strength.iter_mut().enumerate().take(unknown + 1).skip(2) {
+        *strength = judge.strength(period);
     }
     let day = day_points(step_s).filter(|day| *day <= longest);
     if let Some(day) = day
