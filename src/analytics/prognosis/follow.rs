@@ -169,7 +169,8 @@ impl<'a> Follower<'a> {
         };
         let (low, high) = bands.around(estimate);
         let back = |value: f64| self.model.scale.back(value);
-        let answer = Answer { p10: back(low), p50: back(estimate), p90: back(high) };
+        let answer =
+            Answer { p10: back(low), p50: back(estimate), p90: self.model.scale.whole_back(high) };
         if let Scale::Log(_) = self.model.scale
             && answer.p90 > BAND_FACTOR_MAX * answer.p10
         {

@@ -122,7 +122,7 @@ pub fn learn(columns: &[String], units: &[Unit], learning: Learning) -> (Model, 
             }));
             residuals.extend(asked.into_iter().map(|(at, estimate)| Residual {
                 estimate,
-                truth: scale.of(unit.rest(at)),
+                truth: scale.whole(unit.rest(at)),
                 weight,
             }));
         }
