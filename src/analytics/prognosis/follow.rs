@@ -148,7 +148,7 @@ impl<'a> Follower<'a> {
         preparation.apply(values, &mut self.row);
         self.window.push(&self.row);
         if let Method::Likeness(..) = self.model.method
-            && (self.seen - 1) % STRIDE == 0
+            && (self.seen - 1).is_multiple_of(STRIDE)
         {
             if self.recent.len() == POINTS {
                 self.recent.remove(0);
