@@ -8,8 +8,11 @@ use crate::analytics::trees::{
     Binned, Boosting, ForestSettings, Loss, Shape, Trees, boost, forest, logistic,
 };
 
-/// Bins of a column.
-const BINS: usize = 255;
+/// Bins of a column: many, because faults begin at limits and rows on both sides of one must not
+/// fall into the same bin; fewer when there are many columns.
+const BINS: std::ops::RangeInclusive<usize> = 63..=1000;
+/// Bins of all columns together.
+const BINS_TOGETHER: usize = 20_000;
 /// Parts rows are split into for cross-validation.
 const FOLDS: usize = 5;
 /// Trees of the forests together, at most; several classes share them.
@@ -19,7 +22,7 @@ const ROUNDS: usize = 150;
 /// Share of the columns offered to each split of the forest.
 const SPLIT_COLUMNS: f64 = 0.8;
 /// Share of the forest in the average.
-const FOREST_SHARE: f64 = 0.5;
+const FOREST_SHARE: f64 = 0.6;
 
 /// Rows nothing can be learnt from.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
@@ -170,7 +173,8 @@ fn folds(classes: &[usize], count: usize, seed: u64) -> Vec<usize> {
 fn grow(rows: &Rows, chosen: &[usize], classes: usize, seed: u64) -> (Trees, Vec<Trees>) {
     let columns: Vec<Vec<f64>> =
         rows.columns.iter().map(|column| chosen.iter().map(|row| column[*row]).collect()).collect();
-    let table = Binned::new(&columns, BINS);
+    let bins = (BINS_TOGETHER / columns.len().max(1)).clamp(*BINS.start(), *BINS.end());
+    let table = Binned::new(&columns, bins);
     let targets: Vec<f64> = chosen.iter().map(|row| rows.classes[*row] as f64).collect();
     let weights = vec![1.0; chosen.len()];
     let two = classes == 2;

@@ -148,7 +148,7 @@ impl<'a> Follower<'a> {
         preparation.apply(values, &mut self.row);
         self.window.push(&self.row);
         if let Method::Likeness(..) = self.model.method
-            && (self.seen - 1) % STRIDE == 0
+            && (self.seen - 1).is_multiple_of(STRIDE)
         {
             if self.recent.len() == POINTS {
                 self.recent.remove(0);
@@ -169,7 +169,8 @@ impl<'a> Follower<'a> {
         };
         let (low, high) = bands.around(estimate);
         let back = |value: f64| self.model.scale.back(value);
-        let answer = Answer { p10: back(low), p50: back(estimate), p90: back(high) };
+        let answer =
+            Answer { p10: back(low), p50: back(estimate), p90: self.model.scale.whole_back(high) };
         if let Scale::Log(_) = self.model.scale
             && answer.p90 > BAND_FACTOR_MAX * answer.p10
         {

@@ -122,7 +122,7 @@ pub fn learn(columns: &[String], units: &[Unit], learning: Learning) -> (Model, 
             }));
             residuals.extend(asked.into_iter().map(|(at, estimate)| Residual {
                 estimate,
-                truth: scale.of(unit.rest(at)),
+                truth: scale.whole(unit.rest(at)),
                 weight,
             }));
         }
@@ -199,7 +199,7 @@ impl Expert {
         let (mut targets, mut weights) = (Vec::new(), Vec::new());
         for (index, unit) in own.iter().enumerate() {
             walk(&preparation, unit, |at, age, window, features| {
-                if (unit.len() - 1 - at) % thin != 0 {
+                if !(unit.len() - 1 - at).is_multiple_of(thin) {
                     return;
                 }
                 window.features(age, features);
@@ -229,7 +229,7 @@ impl Expert {
             if at % STRIDE == 0 {
                 recent.push(window.slow(preparation.width() - 1));
             }
-            if (unit.len() - 1 - at) % thin != 0 {
+            if !(unit.len() - 1 - at).is_multiple_of(thin) {
                 return;
             }
             let estimate = match self {

@@ -95,9 +95,24 @@ impl Scale {
         }
     }
 
+    /// The same without the cap: a healthy unit's band reaches as far as lives did.
+    fn whole(self, rest: f64) -> f64 {
+        match self {
+            Self::Capped(_) => rest,
+            Self::Log(_) => self.of(rest),
+        }
+    }
+
     fn back(self, value: f64) -> f64 {
         match self {
             Self::Capped(cap) => value.clamp(0.0, cap),
+            Self::Log(_) => value.exp(),
+        }
+    }
+
+    fn whole_back(self, value: f64) -> f64 {
+        match self {
+            Self::Capped(_) => value.max(0.0),
             Self::Log(_) => value.exp(),
         }
     }

@@ -19,7 +19,8 @@ const RIDGE_UNITS: f64 = 10.0;
 pub(super) struct Preparation {
     /// Which of the table's columns are used.
     pub(super) columns: Vec<u16>,
-    logs: Vec<bool>,
+    /// Below what a logarithm takes no value, for each column; 0 where it is not taken.
+    logs: Vec<f32>,
     regimes: Option<Regimes>,
     /// Of the prepared columns, without the health line.
     means: Vec<f32>,
@@ -50,11 +51,12 @@ impl Preparation {
                 columns.push(column);
             }
         }
-        let logs: Vec<bool> = columns
+        let logs: Vec<f32> = columns
             .iter()
             .map(|column| {
                 let (low, high) = span(finite(*column));
-                low > 0.0 && high > DECADES * low
+                let spans = low > 0.0 && high > DECADES * low;
+                if spans { short(low / DECADES).max(f32::MIN_POSITIVE) } else { 0.0 }
             })
             .collect();
         let regimes = Regimes::find(units, &columns);
@@ -67,7 +69,7 @@ impl Preparation {
         if columns.is_empty() {
             return None;
         }
-        let logs = if regimes.is_some() { vec![false; columns.len()] } else { logs };
+        let logs = if regimes.is_some() { vec![0.0; columns.len()] } else { logs };
         let mut this = Self {
             columns: columns
                 .iter()
@@ -165,7 +167,7 @@ impl Preparation {
                 Some((regimes, regime)) => {
                     regime.map_or(f64::NAN, |regime| regimes.standard(regime, column, value))
                 }
-                None if self.logs[index] => value.max(f64::MIN_POSITIVE).ln(),
+                None if self.logs[index] > 0.0 => value.max(f64::from(self.logs[index])).ln(),
                 None => value,
             };
             // `max` above would turn a missing value into a number.

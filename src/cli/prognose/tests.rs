@@ -1,5 +1,3 @@
-#![expect(clippy::unwrap_used, reason = "tests say so by panicking")]
-
 use std::fs;
 use std::path::Path;
 
