@@ -93,23 +93,29 @@ impl Bus {
         let now = self.clock.now();
         let (place, source) = (self.classes[poll].unit, self.classes[poll].source);
         let permit = self.units[place].breaker.permit(now.mono);
+        let dear = self.units[place].silent && self.units.iter().any(|unit| unit.live);
         let wait = match permit {
-            Permit::Pause(until) => Some(until),
-            // Where nobody answers there is nobody whose time would be lost.
-            Permit::Poll | Permit::Probe
-                if self.units[place].silent && self.units.iter().any(|unit| unit.live) =>
-            {
-                self.budget.wait(now.mono)
+            Permit::Pause(until) => {
+                self.schedule.postpone(poll, until);
+                true
             }
-            Permit::Poll | Permit::Probe => None,
+            // Where nobody answers there is nobody whose time would be lost.
+            Permit::Poll | Permit::Probe => match self.budget.wait(now.mono).filter(|_| dear) {
+                Some(until) => {
+                    // Its turn stays where it is, so that of many the one goes first that has
+                    // waited longest.
+                    self.schedule.park(poll, until);
+                    true
+                }
+                None => false,
+            },
         };
-        if let Some(until) = wait {
+        if wait {
             // Not asked, but not forgotten: once per pause its tags say that nothing comes.
             let says = self.units[place].device_says_so;
             let reason = if says { Reason::Device } else { Reason::Comm };
             let failed = all_failed(&self.classes[poll], now, reason);
             self.hand_over(source, failed).await?;
-            self.schedule.postpone(poll, until);
             return Ok(None);
         }
         let mut cycle = Cycle {
@@ -308,6 +314,10 @@ impl Bus {
         tracing::debug!(source = %self.sources[source].health.name(), error = %text, "poll failed");
         self.sources[source].health.failed(1, &text);
         cycle.error = Some(text);
+        if !error.before_request() && self.units.iter().any(|unit| unit.live) {
+            // One unit's silence says nothing against the line that others answer on.
+            self.line.answered();
+        }
         match error {
             // There was none; the pause before the next one is running.
             LineError::NotConnected { .. } => {}
@@ -344,7 +354,10 @@ impl Bus {
         if failed {
             unit.breaker.failed(now, &mut self.rng);
             unit.device_says_so = cycle.device_says_so && !cycle.lost;
-            unit.silent = (cycle.lost && !unit.line_was_down) || cycle.silent;
+            // Without a connection nothing new was learnt about the unit.
+            if !unit.line_was_down {
+                unit.silent = cycle.lost || cycle.silent;
+            }
             unit.live = false;
             if unit.silent {
                 rank = Some(Rank::Suspect);
