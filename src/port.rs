@@ -269,6 +269,22 @@ pub struct SourceHealth {
     pub last_error: Option<String>,
     /// Anything else worth knowing, by name (e.g. unit states, unknown topics).
     pub details: BTreeMap<String, String>,
+    /// What came under a wildcard and is no declared tag; asked for by itself, as it may be long.
+    #[serde(skip)]
+    pub unknown: Arc<[UnknownSeries]>,
+}
+
+/// A series that no tag is declared for: listed, not stored.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct UnknownSeries {
+    /// Its topic, or node, device and metric.
+    pub name: String,
+    /// Messages since the start.
+    pub count: u64,
+    /// When the last one came.
+    pub last: Timestamp,
+    /// The beginning of its first payload, escaped.
+    pub sample: String,
 }
 
 /// How the uplink does.

@@ -3,6 +3,7 @@
 
 mod env;
 mod files;
+mod intake;
 mod links;
 mod mistake;
 mod parse;
@@ -15,6 +16,7 @@ pub(crate) mod values;
 #[cfg(test)]
 mod tests;
 
+pub use intake::{Column, Intake, MqttSource, MqttTag, Payload, Samples};
 pub use mistake::{ConfigErrors, Mistake};
 pub use parse::{load, parse};
 pub use policy::default_decisions;
@@ -414,44 +416,6 @@ pub struct ModbusSource {
     pub max_registers: u16,
     /// Its tags.
     pub tags: Vec<ModbusTag>,
-}
-
-/// How an MQTT payload is read.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Payload {
-    /// JSON; the value at an RFC 6901 pointer, its time at another.
-    Json {
-        /// Where the value is.
-        pointer: String,
-        /// Where its time is (RFC 3339, or seconds or milliseconds since 1970).
-        time_pointer: Option<String>,
-    },
-    /// A number as text.
-    Text,
-}
-
-/// One tag of an MQTT source.
-#[derive(Debug, Clone, PartialEq)]
-pub struct MqttTag {
-    /// What all tags share.
-    pub tag: TagConfig,
-    /// Topic filter.
-    pub topic: String,
-    /// How the payload is read.
-    pub payload: Payload,
-    /// How often a value is expected, if it is known.
-    pub expect_every: Option<Duration>,
-}
-
-/// `[[mqtt]]`
-#[derive(Debug, Clone, PartialEq)]
-pub struct MqttSource {
-    /// Its name.
-    pub name: SourceId,
-    /// The broker.
-    pub broker: Broker,
-    /// Its tags.
-    pub tags: Vec<MqttTag>,
 }
 
 /// Where messages to people go.

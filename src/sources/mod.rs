@@ -2,7 +2,7 @@
 //! broker share the task.
 //!
 //! Pure: [`poll_plan`], [`poll_class`], [`decode`], [`breaker`], [`schedule`], [`payload`],
-//! [`topics`]. I/O: [`line`], [`modbus`], [`mqtt`], [`probe`].
+//! [`topics`], [`sparkplug`]. I/O: [`line`], [`modbus`], [`mqtt`], [`probe`].
 
 pub mod breaker;
 pub mod decode;
@@ -15,6 +15,7 @@ pub mod poll_class;
 pub mod poll_plan;
 pub mod probe;
 pub mod schedule;
+pub mod sparkplug;
 pub mod topics;
 
 use std::collections::BTreeMap;

@@ -5,7 +5,6 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use rumqttc::{AsyncClient, Event, Packet, QoS, SubscribeFilter};
 use serde::Serialize;
 
 use crate::clock::Clock;
@@ -14,12 +13,17 @@ use crate::domain::ids::TagKey;
 use crate::domain::reading::{Quality, RawValue, Reason};
 use crate::sources::breaker::handling;
 use crate::sources::line::{Answer, Line, LineError};
-use crate::sources::mqtt::{Heard, Routes, listen, options};
+use crate::sources::mqtt::routes::{Heard, Routes};
+use crate::sources::mqtt::wire::{self, HEAD_MAX, Packet};
+use crate::sources::mqtt::{Address, Link, LinkError};
 use crate::sources::poll_class::{ClassPoint, PlannedRead, PollClass};
+use crate::sources::topics::Filter;
 use crate::sources::{SourceError, decode};
 
 /// Bytes of a payload shown.
 const SAMPLE_MAX: usize = 64;
+/// Filters in one SUBSCRIBE; it must fit a broker's packet limit.
+const FILTERS_MAX: usize = 50;
 
 /// Why nothing could be asked.
 #[derive(Debug, thiserror::Error)]
@@ -36,7 +40,7 @@ pub enum ProbeError {
         /// Host and port.
         broker: String,
         /// Why.
-        source: Box<rumqttc::ConnectionError>,
+        source: LinkError,
     },
 }
 
@@ -182,52 +186,15 @@ pub async fn mqtt(
     clock: &Clock,
 ) -> Result<Vec<Probed>, ProbeError> {
     let mut routes = Routes::default();
-    for (place, tag) in source.tags.iter().enumerate() {
-        routes.route(0, TagKey(u32::try_from(place).unwrap_or(u32::MAX)), tag);
+    let place = routes.source(&source.intake);
+    for (number, tag) in source.tags.iter().enumerate() {
+        routes.route(place, TagKey(u32::try_from(number).unwrap_or(u32::MAX)), tag);
     }
-    let id = format!("{}-probe-{}", source.broker.client_id, std::process::id());
-    let mut options = options(&source.broker, &id, true)?;
-    options.set_manual_acks(false);
-    let filters = routes.subscriptions();
-    let (client, mut connection) = AsyncClient::new(options, filters.len() + 1);
+    routes.finish();
+    let packet_max = HEAD_MAX + routes.payload_max();
+    let address = Address::new(&source.broker, source.intake.keep_alive, packet_max)?;
     let mut found: BTreeMap<usize, Probed> = BTreeMap::new();
-    let mut began = clock.now().mono;
-    let listening = async {
-        while found.len() < source.tags.len() {
-            let event = connection.poll().await.map_err(Box::new)?;
-            match event {
-                Event::Incoming(Packet::ConnAck(_)) => {
-                    began = clock.now().mono;
-                    let wanted = filters.iter().map(|filter| {
-                        SubscribeFilter::new(filter.as_str().to_owned(), QoS::AtMostOnce)
-                    });
-                    // The queue was made to hold it, and `check` knows every filter to be legal.
-                    client.try_subscribe_many(wanted).ok();
-                }
-                Event::Incoming(Packet::Publish(message)) => {
-                    let now = clock.now();
-                    let Heard { readings, .. } =
-                        listen(&routes, &message.topic, &message.payload, message.retain, now.utc);
-                    let sample = &message.payload[..message.payload.len().min(SAMPLE_MAX)];
-                    for reading in readings {
-                        let place = reading.tag.0 as usize;
-                        let tag = &source.tags[place].tag;
-                        let took = now.mono.saturating_sub(began);
-                        let raw = sample.escape_ascii().to_string();
-                        found.entry(place).or_insert_with(|| {
-                            let mut row = Probed::new(tag, raw, reading.value, Some(took));
-                            if reading.retained {
-                                row.note = "retained".to_owned();
-                            }
-                            row
-                        });
-                    }
-                }
-                Event::Incoming(_) | Event::Outgoing(_) => {}
-            }
-        }
-        Ok(())
-    };
+    let listening = listen(source, &address, &mut routes, clock, &mut found);
     match tokio::time::timeout(patience, listening).await {
         // Not all of them spoke in time; that is what the rows say.
         Ok(Ok(())) | Err(_) => {}
@@ -245,4 +212,57 @@ pub async fn mqtt(
         });
     }
     Ok(found.into_values().collect())
+}
+
+/// Listens as another client, in a session of its own, until every tag has spoken.
+async fn listen(
+    source: &MqttSource,
+    address: &Address,
+    routes: &mut Routes,
+    clock: &Clock,
+    found: &mut BTreeMap<usize, Probed>,
+) -> Result<(), LinkError> {
+    let id = format!("{}-probe-{}", source.broker.client_id, std::process::id());
+    let mut link = Link::open(address, &id, true).await?;
+    let began = clock.now().mono;
+    let filters = routes.subscriptions();
+    for (id, filters) in (1..).zip(filters.chunks(FILTERS_MAX)) {
+        let texts = filters.iter().map(Filter::as_str);
+        wire::subscribe(&mut link.outbox, address.version(), id, texts, 0);
+    }
+    link.flush().await?;
+    let mut heard = Heard::default();
+    while found.len() < source.tags.len() {
+        link.read().await?;
+        let now = clock.now();
+        while let Some(packet) = link.inbox.next()? {
+            let Packet::Message(message) = packet else { continue };
+            routes.hear(&message, now, &mut heard);
+            let sample = &message.payload[..message.payload.len().min(SAMPLE_MAX)];
+            let raw = sample.escape_ascii().to_string();
+            let took = now.mono.saturating_sub(began);
+            let mut keep = |tag: TagKey, value: RawValue, note: String| {
+                let place = tag.0 as usize;
+                found.entry(place).or_insert_with(|| {
+                    let mut row =
+                        Probed::new(&source.tags[place].tag, raw.clone(), value, Some(took));
+                    row.note = note;
+                    row
+                });
+            };
+            for reading in heard.readings.iter().chain(&heard.historical) {
+                let note = if reading.retained { "retained" } else { "" };
+                keep(reading.tag, reading.value, note.to_owned());
+            }
+            for burst in &heard.extras.waveforms {
+                let last = burst.samples.last().copied().unwrap_or(f32::NAN);
+                let note = format!("{} samples, the last one shown", burst.samples.len());
+                keep(burst.tag, RawValue::Number(f64::from(last)), note);
+            }
+            for text in &heard.extras.texts {
+                keep(text.tag, RawValue::Failed(Reason::Nan), format!("text: {}", text.text));
+            }
+        }
+    }
+    Ok(())
 }

@@ -272,7 +272,9 @@ impl<R: FnMut(RingReport) + Send + 'static> RingThread<R> {
         if let Some(failing) = self.failing {
             return Some(failing.retry_at);
         }
-        if self.ring.pending() >= GROUP_READINGS_DUE || self.acks.len() >= ACKS_DUE {
+        let senders = || self.acks.iter().map(|waiting| waiting.ack.senders());
+        let crowded = self.acks.len() >= ACKS_DUE || senders().sum::<usize>() >= ACKS_DUE;
+        if self.ring.pending() >= GROUP_READINGS_DUE || crowded {
             return Some(since);
         }
         let group = since + self.commit_every;

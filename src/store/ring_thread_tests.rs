@@ -33,7 +33,7 @@ fn boot() -> BootInfo {
 
 fn acked(from: u64, count: u64) -> (RingBatch, oneshot::Receiver<()>) {
     let (sender, receiver) = oneshot::channel();
-    (RingBatch { readings: readings(from, count), acks: vec![Ack(sender)] }, receiver)
+    (RingBatch { readings: readings(from, count), acks: vec![Ack::new(sender)] }, receiver)
 }
 
 #[test]
