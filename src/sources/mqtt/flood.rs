@@ -1,9 +1,10 @@
 //! Pure: thins what a source sends beyond its rate. A sensor gone wild must neither fill the flash
 //! nor hide an excursion: of each tag's values in a short while the smallest, the largest and the
 //! last are kept, in the order they came, so that a limit that was crossed is seen crossed. A tag
-//! that speaks seldom loses nothing.
+//! that says no more than [`FEW`] values meanwhile loses none.
 //!
-//! Bounds: three readings a tag are held, for [`HOLD_MAX`] or until [`WAITING_MAX`] senders wait.
+//! Bounds: [`FEW`] readings and three more a tag are held, for [`HOLD_MAX`] or until
+//! [`WAITING_MAX`] senders wait.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -15,6 +16,8 @@ use crate::domain::reading::{RawReading, RawValue};
 pub const HOLD_MAX: Duration = Duration::from_millis(100);
 /// Messages whose senders wait for held readings: below the 20 that brokers send ahead.
 pub const WAITING_MAX: usize = 16;
+/// Values of one tag in that time that are kept whole: its neighbours' flood is not its fault.
+pub const FEW: usize = 16;
 /// Seconds of the full rate that may come at once: what a broker kept while we were away.
 const BURST_SECONDS: f64 = 10.0;
 
@@ -32,8 +35,9 @@ pub struct Thinner {
 }
 
 /// The extremes and the last of a tag's readings, each with its running number.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 struct Held {
+    few: Vec<RawReading>,
     low: (u64, RawReading),
     high: (u64, RawReading),
     last: (u64, RawReading),
@@ -71,8 +75,12 @@ impl Thinner {
             low: new,
             high: new,
             last: new,
+            few: Vec::with_capacity(FEW),
             count: 0,
         });
+        if held.few.len() < FEW {
+            held.few.push(reading);
+        }
         held.count += 1;
         held.last = new;
         if let RawValue::Number(value) = reading.value {
@@ -111,6 +119,11 @@ impl Thinner {
     /// Appends what is kept of the held readings, each tag's in the order they came.
     pub fn release(&mut self, readings: &mut Vec<RawReading>) {
         for held in self.held.values() {
+            if held.count <= FEW as u64 {
+                readings.extend_from_slice(&held.few);
+                self.tokens -= held.few.len() as f64;
+                continue;
+            }
             let mut kept = [held.low, held.high, held.last];
             kept.sort_unstable_by_key(|(place, _)| *place);
             let mut before = None;
@@ -204,11 +217,14 @@ mod tests {
         for _ in 0..10 {
             assert!(thinner.take(Duration::ZERO, reading(1, 0.0)).is_some());
         }
-        for value in [3.0, 9.0, 1.0, 5.0] {
+        for value in [3.0, 9.0, 1.0].into_iter().chain([5.0; FEW]) {
             assert!(thinner.take(Duration::ZERO, reading(1, value)).is_none());
+            if value < 2.0 {
+                assert!(thinner.take(Duration::ZERO, reading(2, value)).is_none());
+            }
         }
         let mut kept = Vec::new();
         thinner.release(&mut kept);
-        assert_eq!(values(&kept), [(1, 9.0), (1, 1.0), (1, 5.0)]);
+        assert_eq!(values(&kept), [(1, 9.0), (1, 1.0), (1, 5.0), (2, 1.0)]);
     }
 }

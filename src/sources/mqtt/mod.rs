@@ -264,6 +264,10 @@ impl Tap {
             session.subscribe(&self.filters, now);
             *subscribed = false;
         }
+        // What came in one piece with the CONNACK.
+        if let Some(left) = self.take_in(&mut session, subscribed).await? {
+            return Ok(left);
+        }
         let mut due = now;
         loop {
             if let Err(error) = session.link.flush().await {

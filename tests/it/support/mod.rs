@@ -5,6 +5,7 @@ pub(crate) mod broker;
 pub(crate) mod daemon;
 pub(crate) mod engine_end;
 pub(crate) mod modbus_server;
+pub(crate) mod publisher;
 pub(crate) mod registers;
 pub(crate) mod setting;
 pub(crate) mod subscriber;
