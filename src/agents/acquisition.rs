@@ -5,12 +5,19 @@
 //! sentinel, implausible, kept by a broker, wrong device clock, too old. Works on tables indexed
 //! by [`TagKey`](crate::domain::ids::TagKey); a reading costs no allocation and no look-up by name.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Acquire, Outbox, Saved, Setting, Stage, StageError, StageName};
+use super::acquisition_counters::{Counter, Step};
+use super::acquisition_texts::Texts;
+use super::computed::{Computed, Worked};
+use super::{Acquire, Outbox, Saved, Setting, Stage, StageError, StageName, acquisition_bursts};
 use crate::domain::event::Event;
-use crate::domain::reading::{Quality, RawBatch, RawReading, RawValue, Reading, Reason};
-use crate::domain::tag::Plant;
+use crate::domain::reading::{
+    Burst, Extras, Quality, RawBatch, RawReading, RawText, RawValue, RawWaveform, Reading, Reason,
+};
+use crate::domain::record::{Record, RecordKind};
+use crate::domain::tag::{Plant, Tag};
 use crate::domain::time::{Now, Timestamp};
 
 /// A device's time may run ahead of a trusted gateway clock by this much: field devices keep time
@@ -24,6 +31,8 @@ const LATE_PERIODS: u32 = 10;
 /// Readings of a tag that are remembered to recognise repeats. Brokers send again what was in
 /// flight, 20 messages by default.
 const REPEATS: usize = 32;
+/// Whole numbers below this are exact in an `f64`: 2⁵³.
+const EXACT_BELOW: f64 = 9_007_199_254_740_992.0;
 
 /// What a tag's readings are judged by.
 #[derive(Debug, Clone)]
@@ -38,6 +47,8 @@ struct Rule {
     last: Option<(Timestamp, u64)>,
     /// Older readings than the last, only for tags that bring their own time.
     earlier: Option<Box<Repeats>>,
+    decimals: Option<i32>,
+    counter: Option<Counter>,
 }
 
 /// The newest readings of a tag by time and bits of the value, oldest overwritten.
@@ -51,19 +62,76 @@ struct Repeats {
 #[derive(Debug)]
 pub struct Acquisition {
     rules: Vec<Option<Rule>>,
+    plant: Arc<Plant>,
+    texts: Texts,
+    /// Bursts of the batch judged last.
+    bursts: Vec<Burst>,
+    /// Counters that wrapped or were reset since the last call that could say so.
+    turned: Vec<Record>,
+    computed: Computed,
+    /// Scratch of [`Acquire::judge`].
+    worked: Vec<Worked>,
+    /// The readings that come next are those just judged.
+    just_judged: bool,
 }
+
+/// Leads the snapshot.
+const SNAPSHOT_VERSION: u8 = 1;
 
 impl Acquisition {
     /// A stage for this configuration.
     #[must_use]
     pub fn new(setting: &Setting) -> Self {
-        Self::for_plant(&setting.plant)
+        let computed =
+            Computed::new(&setting.config.computed, &setting.plant, &Computed::default());
+        Self { computed, ..Self::for_plant(&setting.plant) }
     }
 
     /// A stage for these tags, without a configuration (recordings).
     #[must_use]
     pub fn for_plant(plant: &Plant) -> Self {
-        Self { rules: rules(plant, &mut []) }
+        let plant = Arc::new(plant.clone());
+        let rules = rules(&plant, &mut []);
+        Self {
+            rules,
+            plant,
+            texts: Texts::default(),
+            bursts: Vec::new(),
+            turned: Vec::new(),
+            computed: Computed::default(),
+            worked: Vec::new(),
+            just_judged: false,
+        }
+    }
+
+    /// Texts and bursts as values that are judged like all others.
+    fn extra(&mut self, now: Now, extras: &Extras) -> Vec<RawReading> {
+        let mut found = Vec::with_capacity(extras.texts.len() + extras.waveforms.len());
+        for raw in &extras.texts {
+            let value = match self.plant.tag(raw.tag) {
+                Some(tag) => {
+                    let (number, quality) = self.texts.intern(now, tag, &raw.text);
+                    RawValue::Scaled(number, quality)
+                }
+                None => RawValue::Failed(Reason::Config),
+            };
+            let RawText { tag, source_time, arrived, retained, .. } = *raw;
+            found.push(RawReading { tag, source_time, arrived, value, retained });
+        }
+        for raw in &extras.waveforms {
+            let rule = self.rules.get(raw.tag.0 as usize).and_then(Option::as_ref);
+            let value = match self.plant.tag(raw.tag).zip(rule) {
+                Some((tag, rule)) => {
+                    let (rms, quality, burst) = acquisition_bursts::judge(tag, raw, &rule.invalid);
+                    self.bursts.extend(burst);
+                    RawValue::Scaled(rms, quality)
+                }
+                None => RawValue::Failed(Reason::Config),
+            };
+            let RawWaveform { tag, source_time, arrived, retained, .. } = *raw;
+            found.push(RawReading { tag, source_time, arrived, value, retained });
+        }
+        found
     }
 }
 
@@ -79,10 +147,13 @@ fn rules(plant: &Plant, old: &mut [Option<Rule>]) -> Vec<Option<Rule>> {
         )]
         invalid.extend(tag.invalid.iter().map(|v| f64::from(*v as f32)));
         let (low, high) = tag.range.unwrap_or((f64::NEG_INFINITY, f64::INFINITY));
-        let (last, earlier) = old
+        let (last, earlier, counted) = old
             .get_mut(index)
             .and_then(Option::as_mut)
-            .map_or((None, None), |rule| (rule.last, rule.earlier.take()));
+            .map_or((None, None, None), |rule| (rule.last, rule.earlier.take(), rule.counter));
+        let counter = tag.handling.counter.map(|modulus| {
+            counted.filter(|counter| counter.modulus() == modulus).unwrap_or(Counter::new(modulus))
+        });
         let late = tag.period.map_or(LATE_MAX, |period| LATE_MAX.max(period * LATE_PERIODS));
         rules[index] = Some(Rule {
             scale: tag.scale,
@@ -93,12 +164,42 @@ fn rules(plant: &Plant, old: &mut [Option<Rule>]) -> Vec<Option<Rule>> {
             late,
             last,
             earlier,
+            decimals: tag.handling.decimals.map(i32::from),
+            counter,
         });
     }
     rules
 }
 
 impl Rule {
+    /// What a counter's value means: the total over wraps and resets. Others stay as they are.
+    fn counted(&mut self, raw: RawValue) -> (RawValue, Step) {
+        let (Some(counter), RawValue::Number(number)) = (&mut self.counter, raw) else {
+            return (raw, Step::Counted);
+        };
+        let sentinel = self.invalid.iter().any(|value| value.total_cmp(&number).is_eq());
+        if sentinel || !number.is_finite() || number < 0.0 {
+            return (raw, Step::Counted);
+        }
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "counts are whole and not negative"
+        )]
+        let step = counter.advance(number as u128);
+        let value = counter.total() as f64 * self.scale + self.offset;
+        (RawValue::Scaled(value, Quality::Good), step)
+    }
+
+    /// A value rounded for keeping, half away from zero; after the range was checked, so that
+    /// rounding never makes a good value bad or a bad one good.
+    fn rounded(&self, value: f64) -> f64 {
+        let Some(decimals) = self.decimals else { return value };
+        let power = 10.0_f64.powi(decimals);
+        let rounded = (value * power).round() / power;
+        if rounded.is_finite() { rounded } else { value }
+    }
+
     /// Value and quality of what a source found, time left aside.
     fn value(&self, raw: RawValue) -> (f64, Quality) {
         let (value, told) = match raw {
@@ -177,27 +278,96 @@ impl Rule {
 
 impl Acquire for Acquisition {
     fn judge(&mut self, now: Now, batch: &RawBatch, readings: &mut Vec<Reading>) {
-        readings.reserve(batch.readings.len());
-        for raw in &batch.readings {
-            let time = raw.source_time.unwrap_or(raw.arrived);
-            let rule = self.rules.get_mut(raw.tag.0 as usize).and_then(Option::as_mut);
-            let Some(rule) = rule else {
-                // The configuration lost the tag while the value was under way.
-                let quality = Quality::Bad(Reason::Config);
-                readings.push(reading(raw, time, f64::NAN, quality));
-                continue;
-            };
-            let (value, mut quality) = rule.value(raw.value);
-            if quality.is_good() {
-                quality = rule.age(now, raw, batch.historical);
+        self.bursts.clear();
+        let extra = batch.extras.as_ref().map_or(Vec::new(), |extras| self.extra(now, extras));
+        let mut next = readings.len();
+        readings.reserve(batch.readings.len() + extra.len());
+        for raw in batch.readings.iter().chain(&extra) {
+            self.judge_one(now, raw, batch.historical, readings);
+        }
+        // What was computed may be what another tag is computed from: the list grows as it is read.
+        while let Some(reading) = readings.get(next) {
+            self.computed.take(reading, &mut self.worked);
+            let mut worked = std::mem::take(&mut self.worked);
+            for Worked { tag, time, value } in worked.drain(..) {
+                let arrived = now.utc;
+                let raw =
+                    RawReading { tag, source_time: Some(time), arrived, value, retained: false };
+                self.judge_one(now, &raw, batch.historical, readings);
             }
-            // All NaN are one value here; the quality tells failures apart.
-            let bits = if value.is_nan() { u64::from(quality.to_byte()) } else { value.to_bits() };
-            if !rule.is_repeat(time, bits, raw.source_time.is_some()) {
-                readings.push(reading(raw, time, value, quality));
-            }
+            self.worked = worked;
+            next += 1;
+        }
+        self.just_judged = !readings.is_empty();
+    }
+
+    fn take_bursts(&mut self) -> Vec<Burst> {
+        std::mem::take(&mut self.bursts)
+    }
+}
+
+impl Acquisition {
+    fn judge_one(
+        &mut self,
+        now: Now,
+        raw: &RawReading,
+        historical: bool,
+        readings: &mut Vec<Reading>,
+    ) {
+        let time = raw.source_time.unwrap_or(raw.arrived);
+        let rule = self.rules.get_mut(raw.tag.0 as usize).and_then(Option::as_mut);
+        let Some(rule) = rule else {
+            // The configuration lost the tag while the value was under way.
+            let quality = Quality::Bad(Reason::Config);
+            readings.push(reading(raw, time, f64::NAN, quality));
+            return;
+        };
+        let (counted, step) = rule.counted(raw.value);
+        if let (Step::Wrapped | Step::Reset, Some(counter)) = (step, &rule.counter) {
+            self.turned.extend(self.plant.tag(raw.tag).map(|tag| turned(now, tag, counter)));
+        }
+        let (value, mut quality) = rule.value(counted);
+        let value = rule.rounded(value);
+        if quality.is_good() {
+            quality = rule.age(now, raw, historical);
+        }
+        // All NaN are one value here; the quality tells failures apart.
+        let bits = if value.is_nan() { u64::from(quality.to_byte()) } else { value.to_bits() };
+        if !rule.is_repeat(time, bits, raw.source_time.is_some()) {
+            readings.push(reading(raw, time, value, quality));
         }
     }
+
+    /// Takes up a counter as it was saved.
+    fn take_up_counter(&mut self, path: &str, saved: Counter) {
+        let Some((asset, tag)) = path.split_once('/') else { return };
+        let key = self.plant.find(asset, tag);
+        let rule = key.and_then(|key| self.rules.get_mut(key.0 as usize).and_then(Option::as_mut));
+        if let Some(own) = rule.and_then(|rule| rule.counter.as_mut()) {
+            own.merge(saved);
+        }
+    }
+
+    /// A reading that was stored after the counter's state was saved.
+    fn catch_up(&mut self, reading: &Reading) {
+        let rule = self.rules.get_mut(reading.tag.0 as usize).and_then(Option::as_mut);
+        let Some(rule) = rule.filter(|_| reading.quality.is_good()) else { return };
+        // A rounded total is not exact to the count.
+        let (Some(counter), None) = (&mut rule.counter, rule.decimals) else { return };
+        let total = ((reading.value - rule.offset) / rule.scale).round();
+        if (0.0..EXACT_BELOW).contains(&total) {
+            #[expect(
+                clippy::cast_possible_truncation,
+                clippy::cast_sign_loss,
+                reason = "whole, not negative, below 2^53"
+            )]
+            counter.catch_up(total as u128);
+        }
+    }
+}
+
+fn turned(now: Now, tag: &Tag, counter: &Counter) -> Record {
+    Record::new(RecordKind::Counter, &tag.path, now.utc, counter).about(&tag.path.asset)
 }
 
 fn reading(raw: &RawReading, time: Timestamp, value: f64, quality: Quality) -> Reading {
@@ -209,9 +379,59 @@ impl Stage for Acquisition {
         StageName::Acquisition
     }
 
-    /// Remembers nothing over a restart: the store recognises older repeats.
-    fn restore(&mut self, _now: Now, _saved: Saved<'_>) -> Result<(), StageError> {
+    /// Takes up texts, counters and totals of computed tags. The store recognises older repeats.
+    fn restore(&mut self, now: Now, saved: Saved<'_>) -> Result<(), StageError> {
+        self.texts.restore(now, &self.plant, saved.of(RecordKind::Text));
+        if let Some((&SNAPSHOT_VERSION, bytes)) = saved.snapshot.and_then(<[u8]>::split_first)
+            && let Ok((kept, counters)) = postcard::from_bytes::<(_, Vec<(String, Counter)>)>(bytes)
+        {
+            self.computed.take_up(&kept);
+            for (path, counter) in counters {
+                self.take_up_counter(&path, counter);
+            }
+        }
+        for record in saved.of(RecordKind::Counter) {
+            if let Ok(counter) = record.read() {
+                self.take_up_counter(&record.id, counter);
+            }
+        }
         Ok(())
+    }
+
+    /// Says which texts are new and which counters turned. Readings of the ring that are fed again
+    /// after a restart move totals and counters on; live ones did so when they were judged.
+    fn on_readings(
+        &mut self,
+        _now: Now,
+        readings: &[Reading],
+        _historical: bool,
+        out: &mut Outbox<'_>,
+    ) -> Result<(), StageError> {
+        for record in self.texts.take_records().into_iter().chain(self.turned.drain(..)) {
+            out.save(record);
+        }
+        if !std::mem::take(&mut self.just_judged) {
+            for reading in readings {
+                self.computed.take(reading, &mut self.worked);
+                self.catch_up(reading);
+            }
+            self.worked.clear();
+        }
+        Ok(())
+    }
+
+    fn snapshot(&self) -> Option<Vec<u8>> {
+        let kept = self.computed.kept();
+        let counter = |tag: &Arc<Tag>| {
+            let rule = self.rules.get(tag.key.0 as usize).and_then(Option::as_ref);
+            Some((tag.path.to_string(), rule?.counter?))
+        };
+        let counters: Vec<(String, Counter)> = self.plant.tags().filter_map(counter).collect();
+        if kept.is_empty() && counters.is_empty() {
+            return None;
+        }
+        let bytes = postcard::to_extend(&(kept, counters), vec![SNAPSHOT_VERSION]);
+        Some(bytes.expect("numbers and texts can be written"))
     }
 
     fn on_event(&mut self, _: Now, _: &Event, _: &mut Outbox<'_>) -> Result<(), StageError> {
@@ -220,11 +440,17 @@ impl Stage for Acquisition {
 
     fn configure(
         &mut self,
-        _now: Now,
+        now: Now,
         setting: &Setting,
-        _out: &mut Outbox<'_>,
+        out: &mut Outbox<'_>,
     ) -> Result<(), StageError> {
         self.rules = rules(&setting.plant, &mut self.rules);
+        self.texts.configure(now, &self.plant, &setting.plant);
+        self.plant = Arc::clone(&setting.plant);
+        for record in self.texts.take_records() {
+            out.save(record);
+        }
+        self.computed = Computed::new(&setting.config.computed, &setting.plant, &self.computed);
         Ok(())
     }
 }

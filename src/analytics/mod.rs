@@ -10,5 +10,6 @@ pub mod multivariate;
 pub mod outlier;
 pub mod profile;
 pub mod sanity;
+pub mod spectrum;
 pub mod stats;
 pub mod survival;

@@ -80,7 +80,7 @@ fn json_summary(config: &Config) -> serde_json::Value {
 }
 
 fn modbus_address(source: &config::ModbusSource) -> String {
-    format!("tcp://{}", authority(&source.host, source.port))
+    source.link.to_string()
 }
 
 fn broker_address(broker: &config::Broker) -> String {

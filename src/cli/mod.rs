@@ -4,11 +4,14 @@ mod check;
 mod ctl;
 mod demo;
 mod detect;
+mod export;
+mod import;
 mod probe;
 mod records;
 mod run;
+mod scan;
 mod simulate;
-mod stop;
+mod spectrum;
 
 use std::fmt;
 use std::process::ExitCode;
@@ -31,8 +34,12 @@ enum Command {
     Demo(demo::Arguments),
     Check(check::Args),
     Probe(probe::Args),
+    Scan(scan::Args),
     Simulate(simulate::Arguments),
     Detect(detect::Args),
+    Spectrum(spectrum::Args),
+    Export(export::Args),
+    Import(import::Args),
     Ctl(Box<ctl::Args>),
     Db(db::Db),
 }
@@ -114,8 +121,12 @@ fn dispatch(command: Command) -> Result<(), Failure> {
         Command::Demo(arguments) => demo::run(&arguments),
         Command::Check(args) => check::run(&args),
         Command::Probe(args) => probe::run(&args),
+        Command::Scan(args) => scan::run(&args),
         Command::Simulate(arguments) => simulate::run(arguments),
         Command::Detect(args) => detect::run(&args),
+        Command::Spectrum(args) => spectrum::run(&args),
+        Command::Export(args) => export::run(&args),
+        Command::Import(args) => import::run(&args),
         Command::Ctl(args) => ctl::run(*args),
         Command::Db(db) => db::run(&db),
     }

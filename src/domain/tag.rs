@@ -72,6 +72,23 @@ pub struct Handling {
     pub states: Vec<(i64, String)>,
     /// What a value of the tag is.
     pub form: Form,
+    /// The tag counts: after so many counts its device begins again at 0. Its readings are the
+    /// total over all wraps and resets.
+    pub counter: Option<u128>,
+}
+
+impl Handling {
+    /// The name of a state by its raw value.
+    #[must_use]
+    pub fn state(&self, value: f64) -> Option<&str> {
+        let whole = value.round();
+        if (whole - value).abs() > f64::EPSILON {
+            return None;
+        }
+        let of = |(number, _): &(i64, String)| (*number as f64).total_cmp(&whole);
+        let place = self.states.binary_search_by(of).ok()?;
+        Some(self.states[place].1.as_str())
+    }
 }
 
 /// What a value of a tag is.
@@ -80,7 +97,7 @@ pub enum Form {
     /// A number.
     #[default]
     Number,
-    /// A text; stored as the number of the text in the tag's list of texts.
+    /// A text; stored as a number made from the text, by which the text is found again.
     Text,
     /// A burst of samples, evenly spaced.
     Waveform {

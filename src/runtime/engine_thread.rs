@@ -199,7 +199,7 @@ impl Loop {
             self.outlets.setting.send_replace(self.engine.setting().clone());
         }
         while let Some(batch) = self.engine.take_readings() {
-            self.held_count += batch.readings.len();
+            self.held_count += batch.weight();
             self.held_readings.push_back(batch);
         }
         stop
@@ -311,16 +311,16 @@ impl Loop {
 
     fn pass_readings(&mut self) {
         while let Some(batch) = self.held_readings.pop_front() {
-            self.held_count -= batch.readings.len();
+            self.held_count -= batch.weight();
             if let Err(batch) = self.outlets.ring.try_append(batch) {
-                self.held_count += batch.readings.len();
+                self.held_count += batch.weight();
                 self.held_readings.push_front(batch);
                 break;
             }
         }
         while self.held_count > HELD_READINGS_MAX {
             let Some(batch) = self.held_readings.pop_front() else { return };
-            self.held_count -= batch.readings.len();
+            self.held_count -= batch.weight();
             let (Some(first), Some(last)) = (batch.readings.first(), batch.readings.last()) else {
                 continue;
             };

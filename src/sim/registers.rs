@@ -51,7 +51,8 @@ impl Encoding {
         match self {
             Self::Bit | Self::U16 | Self::I16 => None,
             Self::U32(order) | Self::F32(order) => Some(match order {
-                ByteOrder::Abcd => "ABCD",
+                // The plant lies in the four common orders alone.
+                ByteOrder::Abcd | ByteOrder::Places { .. } => "ABCD",
                 ByteOrder::Cdab => "CDAB",
                 ByteOrder::Badc => "BADC",
                 ByteOrder::Dcba => "DCBA",
@@ -166,7 +167,7 @@ fn to_u32(raw: f64) -> u32 {
 /// Two registers for four bytes, given most significant first.
 fn arrange([a, b, c, d]: [u8; 4], order: ByteOrder) -> Vec<u16> {
     let wire = match order {
-        ByteOrder::Abcd => [[a, b], [c, d]],
+        ByteOrder::Abcd | ByteOrder::Places { .. } => [[a, b], [c, d]],
         ByteOrder::Cdab => [[c, d], [a, b]],
         ByteOrder::Badc => [[b, a], [d, c]],
         ByteOrder::Dcba => [[d, c], [b, a]],

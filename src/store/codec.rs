@@ -8,6 +8,7 @@
 //! segment  0x12: quality as runs | no-number runs | arrivals, times, values by pco
 //! shared   0x13: as a segment, with the tags by pco before the arrivals
 //! buckets  0x14: index, count, min, max, mean, m2, last, time of the last by pco
+//! samples  0x15: single-precision samples of a burst by pco
 //! ```
 //!
 //! The tail is written at every group commit and read back once, so it is plain and fast; segments
@@ -28,6 +29,7 @@ const TAIL: u8 = 0x11;
 const SEGMENT: u8 = 0x12;
 const SHARED: u8 = 0x13;
 const BUCKETS: u8 = 0x14;
+const SAMPLES: u8 = 0x15;
 /// Bytes before the columns.
 const HEAD: usize = 5;
 /// More readings than one blob ever holds; a larger number is damage, not an allocation.
@@ -258,6 +260,21 @@ pub(super) fn open_buckets(sealed: &[u8]) -> Result<Vec<Bucket>, Damaged> {
         .collect()
 }
 
+/// The samples of one burst. Bits of samples that are no number are kept.
+pub(super) fn seal_samples(samples: &[f32]) -> Vec<u8> {
+    let mut out = begin(samples.len(), samples.len() * 2 + 32);
+    if !samples.is_empty() {
+        put_pco(&mut out, samples, &guessed());
+    }
+    finish(out, SAMPLES)
+}
+
+/// Reads what [`seal_samples`] wrote.
+pub(super) fn open_samples(sealed: &[u8]) -> Result<Vec<f32>, Damaged> {
+    let (mut rest, count) = open(sealed, SAMPLES)?;
+    if count == 0 { Ok(Vec::new()) } else { take_pco(&mut rest, count) }
+}
+
 /// Whether a blob is whole, whatever its kind.
 pub(super) fn check(sealed: &[u8]) -> Result<(), Damaged> {
     let kind = *sealed.first().ok_or(Damaged("empty"))?;
@@ -400,7 +417,7 @@ fn checksum(kind: u8, rest: &[u8]) -> [u8; 4] {
 /// Checks the head; returns the columns and how many readings there are.
 fn open(sealed: &[u8], kind: u8) -> Result<(&[u8], usize), Damaged> {
     let (head, mut rest) = sealed.split_at_checked(HEAD).ok_or(Damaged("cut off"))?;
-    if head[0] != kind || !(TAIL..=BUCKETS).contains(&kind) {
+    if head[0] != kind || !(TAIL..=SAMPLES).contains(&kind) {
         return Err(Damaged("another kind or version"));
     }
     if head[1..] != checksum(kind, rest) {

@@ -16,6 +16,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 
 use super::codec::{self, Columns};
 use super::connection::{self, PAGE_BYTES, Plan, Writer};
+use super::ring_bursts::{BURSTS_SHARE, PendingBursts};
 use super::ring_known::{Doubtful, identity, recount, stored_between};
 use super::ring_live::Live;
 use super::ring_read::{self, Window};
@@ -25,7 +26,7 @@ use super::schema::RING;
 use super::state::TAG_KEYS_MAX;
 use super::{BootInfo, ErrorKind, Opened, Page, StoreError, uint};
 use crate::domain::ids::{Arrival, TagKey, TagPath};
-use crate::domain::reading::Reading;
+use crate::domain::reading::{Burst, Reading};
 use crate::domain::time::Timestamp;
 
 /// What stays in the tail longer than this moves into a shared segment.
@@ -71,6 +72,10 @@ pub struct RingDb {
     minutes_max: u64,
     /// Bytes that packs of hours may take.
     hours_max: u64,
+    /// Bursts that are not durable yet.
+    bursts: PendingBursts,
+    /// Bytes that bursts may take.
+    bursts_max: u64,
 }
 
 /// What is in the tail.
@@ -152,6 +157,8 @@ impl RingDb {
             counts: RingCounts::default(),
             minutes_max: max_bytes / MINUTES_SHARE,
             hours_max: max_bytes / HOURS_SHARE,
+            bursts: PendingBursts::default(),
+            bursts_max: max_bytes / BURSTS_SHARE,
         };
         let other_boot = ring.restore().map_err(|source| {
             match connection::kind_of(&source) {
@@ -181,6 +188,11 @@ impl RingDb {
     /// Takes readings into the open group, in order of arrival. Memory only.
     pub fn append(&mut self, readings: &[Reading]) {
         self.group.extend_from_slice(readings);
+    }
+
+    /// Takes bursts in whose readings were appended. Memory only.
+    pub fn append_bursts(&mut self, bursts: Vec<Burst>) {
+        self.bursts.append(bursts);
     }
 
     /// Tells the ring how late it is on the monotonic clock, for what ages by itself.
@@ -303,6 +315,21 @@ impl RingDb {
         self.ask(|conn| ring_read::range(conn, tag, from, to, limit, cursor))
     }
 
+    /// As [`super::RingReader::bursts`].
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn bursts(
+        &self,
+        tag: TagKey,
+        from: Timestamp,
+        to: Timestamp,
+        limit: usize,
+        cursor: Option<&str>,
+    ) -> Result<Page<Burst>, StoreError> {
+        self.ask(|conn| super::ring_bursts::range(conn, tag, from, to, limit, cursor))
+    }
+
     /// As [`super::RingReader::rollups`].
     ///
     /// # Errors
@@ -337,7 +364,7 @@ impl RingDb {
         let doing = "committing readings";
         self.absorb().map_err(|source| self.writer.fault(doing, source))?;
         let plan = self.plan(fold_all);
-        if plan.is_empty() && !self.live.has_rollups() {
+        if plan.is_empty() && !self.live.has_rollups() && self.bursts.is_empty() {
             return Ok(());
         }
         let mut attempt = 0;
@@ -348,9 +375,10 @@ impl RingDb {
                 extra: DROP_SLICE * (1_i64 << attempt) - 2 * DROP_SLICE,
                 minutes: self.minutes_max,
                 hours: self.hours_max,
+                bursts: self.bursts_max,
             };
-            let boot = self.writer.boot;
-            match write(&mut self.writer.conn, boot, &plan, &self.live, &room) {
+            let (boot, bursts) = (self.writer.boot, self.bursts.all());
+            match write(&mut self.writer.conn, boot, &plan, &self.live, bursts, &room) {
                 Ok(dropped) => break dropped,
                 Err(source)
                     if attempt < ROOM_ATTEMPTS
@@ -359,6 +387,7 @@ impl RingDb {
             }
         };
         self.apply(plan, dropped);
+        self.bursts.written();
         self.writer.tidy();
         Ok(())
     }

@@ -11,9 +11,9 @@ use super::codec::{self, Damaged};
 use super::ring_live::{SPAN_MAX, counts, hour_start};
 use super::rollup::{Pack, Resolution, Rollup, day_of, hour_of};
 use super::schema::RING;
-use super::{PAGE_ROWS_MAX, Page, StoreError, connection, int, uint};
+use super::{PAGE_ROWS_MAX, Page, StoreError, connection, int, ring_bursts, uint};
 use crate::domain::ids::{Arrival, TagKey};
-use crate::domain::reading::Reading;
+use crate::domain::reading::{Burst, Reading};
 use crate::domain::time::Timestamp;
 
 /// Arrival numbers that a reader decodes at once: their segments serve many pages.
@@ -64,6 +64,14 @@ impl RingReader {
         self.ask("reading the ring", |conn| after(conn, &mut window, arrival, limit))
     }
 
+    /// Identity of the file's numbering: a new file begins a new one.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn epoch(&self) -> Result<u64, StoreError> {
+        self.ask("reading the ring", |conn| Ok(connection::meta(conn, "epoch")?.map_or(0, uint)))
+    }
+
     /// All readings from this arrival on are there; earlier ones may be.
     ///
     /// # Errors
@@ -109,6 +117,25 @@ impl RingReader {
         resolution: Resolution,
     ) -> Result<Vec<Rollup>, StoreError> {
         self.ask("reading roll-ups", |conn| rollups(conn, tag, from, to, resolution))
+    }
+
+    /// One tag's bursts in order of time, from `from` on and before `to`, at most `limit` (and
+    /// [`super::PAGE_BURSTS_MAX`], and as many as have a million samples). `cursor` is
+    /// [`Page::next`] of the page before.
+    ///
+    /// # Errors
+    /// When the file cannot be read. A damaged burst is left out, and logged.
+    pub fn bursts(
+        &self,
+        tag: TagKey,
+        from: Timestamp,
+        to: Timestamp,
+        limit: usize,
+        cursor: Option<&str>,
+    ) -> Result<Page<Burst>, StoreError> {
+        self.ask("reading a tag's bursts", |conn| {
+            ring_bursts::range(conn, tag, from, to, limit, cursor)
+        })
     }
 
     fn ask<T>(

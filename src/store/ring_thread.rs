@@ -17,7 +17,7 @@ use tokio::sync::watch;
 
 use super::{ErrorKind, Lost, RingDb};
 use crate::domain::ids::Arrival;
-use crate::domain::reading::{Ack, Reading};
+use crate::domain::reading::{Ack, Burst, Reading};
 
 /// Readings that may wait for the thread. When it is full the batch is handed back: the engine
 /// keeps it and waits.
@@ -42,8 +42,19 @@ const ROUND_MAX: Duration = Duration::from_secs(1);
 pub struct RingBatch {
     /// The readings.
     pub readings: Vec<Reading>,
-    /// Told once all of `readings` are durable.
+    /// Bursts whose readings are among them.
+    pub bursts: Vec<Burst>,
+    /// Told once all of `readings`, and their bursts, are durable.
     pub acks: Vec<Ack>,
+}
+
+impl RingBatch {
+    /// What it counts against bounds on readings: a reading is one, and so are eight samples.
+    #[must_use]
+    pub fn weight(&self) -> usize {
+        let samples: usize = self.bursts.iter().map(|burst| burst.samples.len()).sum();
+        self.readings.len() + samples / 8
+    }
 }
 
 /// What the thread has to say. Told once when it begins, not at every attempt.
@@ -143,12 +154,12 @@ impl RingHandle {
     pub fn try_append(&self, batch: RingBatch) -> Result<(), RingBatch> {
         let queue = &self.shared.0;
         let mut waiters = queue.lock();
-        let full = waiters.readings + batch.readings.len() > QUEUE_READINGS_MAX;
+        let full = waiters.readings + batch.weight() > QUEUE_READINGS_MAX;
         // A batch larger than the whole queue is taken when nothing else waits.
         if waiters.stop || (full && !waiters.batches.is_empty()) {
             return Err(batch);
         }
-        waiters.readings += batch.readings.len();
+        waiters.readings += batch.weight();
         waiters.batches.push_back(batch);
         drop(waiters);
         queue.wake.notify_one();
@@ -261,6 +272,7 @@ impl<R: FnMut(RingReport) + Send + 'static> RingThread<R> {
         };
         let arrivals = (first.arrival, last.arrival);
         self.ring.append(&batch.readings);
+        self.ring.append_bursts(batch.bursts);
         self.group_since.get_or_insert(now);
         let waiting = batch.acks.into_iter().map(|ack| Waiting { since: now, arrivals, ack });
         self.acks.extend(waiting);

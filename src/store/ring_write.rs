@@ -9,8 +9,9 @@ use super::codec::{self, Columns};
 use super::ring_live::Live;
 use super::ring_read::{self, BLOCK_BITS, HOURS, MINUTES};
 use super::rollup::{Pack, day_of};
-use super::{connection, int, uint};
+use super::{connection, int, ring_bursts, uint};
 use crate::domain::ids::TagKey;
+use crate::domain::reading::Burst;
 
 /// Segments deleted in one go.
 pub(super) const DROP_SLICE: i64 = 64;
@@ -80,6 +81,8 @@ pub(super) struct Room {
     pub(super) minutes: u64,
     /// Bytes for packs of hours.
     pub(super) hours: u64,
+    /// Bytes for bursts.
+    pub(super) bursts: u64,
 }
 
 /// What a transaction left behind.
@@ -95,10 +98,12 @@ pub(super) fn write(
     boot: i64,
     work: &Work,
     live: &Live,
+    bursts: &[Burst],
     room: &Room,
 ) -> rusqlite::Result<Done> {
     let step = conn.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
     let dropped = make_room(&step, room)?;
+    ring_bursts::write(&step, boot, bursts, room.bursts)?;
     for sealed in &work.segments {
         step.prepare_cached(
             "INSERT INTO segment (boot, upto, block, tag, a0, a1, t0, t1, n, data)

@@ -26,7 +26,7 @@ pub(super) const STATE: Schema =
 
 /// `ring.db`.
 pub(super) const RING: Schema =
-    Schema { file: "ring.db", application_id: 0x7774_5247, migrations: &[RING_1] };
+    Schema { file: "ring.db", application_id: 0x7774_5247, migrations: &[RING_1, RING_2] };
 
 /// `meta`: `schema`, `epoch`, `clean` (0 while open), `starts` (how often it was opened), `seen`.
 ///
@@ -117,4 +117,15 @@ CREATE TABLE tagged (
 );
 CREATE TABLE minutes (key INTEGER PRIMARY KEY, data BLOB NOT NULL);
 CREATE TABLE hours (key INTEGER PRIMARY KEY, data BLOB NOT NULL);
+";
+
+/// `burst`: one row per burst of samples of a tag; `arrival` is the reading that stands for it.
+/// `meta` has besides `burst_bytes`: how many bytes `data` takes in all.
+const RING_2: &str = "
+CREATE TABLE burst (
+    id INTEGER PRIMARY KEY, boot INTEGER NOT NULL,
+    tag INTEGER NOT NULL, arrival INTEGER NOT NULL, time INTEGER NOT NULL,
+    quality INTEGER NOT NULL, rate REAL, data BLOB NOT NULL
+);
+CREATE UNIQUE INDEX burst_place ON burst (tag, time);
 ";

@@ -286,10 +286,7 @@ impl StateDb {
     /// # Errors
     /// When the file cannot be read.
     pub fn known_tags(&self) -> Result<BTreeMap<TagPath, TagKey>, StoreError> {
-        self.ask("reading tags", |conn| {
-            let mut select = conn.prepare_cached("SELECT asset, tag, key FROM tags")?;
-            Ok(state_read::understood(select.query([])?, salvage::tag)?.into_iter().collect())
-        })
+        self.ask("reading tags", state_read::known_tags)
     }
 
     /// Writes down that all is in order. The last thing before the file is closed.

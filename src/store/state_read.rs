@@ -1,5 +1,6 @@
 //! Questions to `state.db`: the same ones for the writing connection and for readers.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use rusqlite::types::Value as Sql;
@@ -9,7 +10,7 @@ use uuid::Uuid;
 use super::schema::STATE;
 use super::{PAGE_ROWS_MAX, Page, StoreError, connection, int, uint};
 use crate::domain::event::{Class, Event};
-use crate::domain::ids::{AssetId, EventId};
+use crate::domain::ids::{AssetId, EventId, TagKey, TagPath};
 use crate::domain::record::{Record, RecordKind};
 use crate::domain::time::Timestamp;
 use crate::port::{Committed, Lane, LanePosition};
@@ -99,6 +100,14 @@ impl StateReader {
         Ok(Self { conn, file })
     }
 
+    /// All tags that ever had a number, those of removed assets included.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn known_tags(&self) -> Result<BTreeMap<TagPath, TagKey>, StoreError> {
+        ask!(self, "reading tags", known_tags(&self.conn))
+    }
+
     /// Events with a topic class in rows above `row`, oldest first: what the events lane sends.
     ///
     /// # Errors
@@ -184,6 +193,12 @@ impl StateReader {
 
 const EVENT_COLUMNS: &str =
     "row, id, cause, correlation, time, trusted, class, sequence, body FROM journal";
+
+/// All tags that ever had a number.
+pub(super) fn known_tags(conn: &Connection) -> rusqlite::Result<BTreeMap<TagPath, TagKey>> {
+    let mut select = conn.prepare_cached("SELECT asset, tag, key FROM tags")?;
+    Ok(understood(select.query([])?, super::salvage::tag)?.into_iter().collect())
+}
 
 fn uuid_of(bytes: &[u8]) -> rusqlite::Result<EventId> {
     Uuid::from_slice(bytes)

@@ -254,6 +254,7 @@ pub fn kind(body: &Body) -> Option<&'static str> {
         | Body::PredictionRequested { .. }
         | Body::PredictionAbstained { .. }
         | Body::PredictionWithdrawn { .. }
+        | Body::PredictionScored { .. }
         | Body::JobStarted { .. }
         | Body::JobFinished { .. }
         | Body::ApprovalRequested { .. }

@@ -60,6 +60,7 @@ pub(crate) fn of(event: &Event) -> Value {
         | Body::PredictionRequested { .. }
         | Body::PredictionAbstained { .. }
         | Body::PredictionWithdrawn { .. }
+        | Body::PredictionScored { .. }
         | Body::JobStarted { .. }
         | Body::JobFinished { .. }
         | Body::ApprovalRequested { .. }
@@ -240,6 +241,7 @@ pub(crate) fn prediction(prediction: &Prediction) -> Value {
         "skills": prediction.skills,
         "repair_seconds": prediction.repair_seconds,
         "anomaly_id": prediction.anomaly,
+        "track_record": prediction.track_record,
     })
 }
 

@@ -181,6 +181,21 @@ pub enum Body {
         /// Why.
         reason: String,
     },
+    /// The truth about an earlier prediction is known, or will never be.
+    PredictionScored {
+        /// The asset.
+        asset: AssetId,
+        /// The event that made it.
+        prediction: EventId,
+        /// The failure mode.
+        failure_mode: String,
+        /// `reached`, `outlived`, `prevented` or `withdrawn`.
+        outcome: String,
+        /// Seconds from the prediction's as-of time until the limit was reached, if it was.
+        actual: Option<f64>,
+        /// What was promised, in the same seconds.
+        promised: crate::domain::prognosis::Quantiles,
+    },
     /// A long computation was begun.
     JobStarted {
         /// What it computes; the job's id is the event's.
@@ -398,6 +413,7 @@ impl Body {
             | Self::PredictionRequested { .. }
             | Self::PredictionAbstained { .. }
             | Self::PredictionWithdrawn { .. }
+            | Self::PredictionScored { .. }
             | Self::JobStarted { .. }
             | Self::JobFinished { .. }
             | Self::ApprovalRequested { .. }
@@ -452,6 +468,7 @@ impl Body {
             | Self::PredictionRequested { asset, .. }
             | Self::PredictionAbstained { asset, .. }
             | Self::PredictionWithdrawn { asset, .. }
+            | Self::PredictionScored { asset, .. }
             | Self::WorkLogged { asset, .. }
             | Self::BaselineReset { asset, .. }
             | Self::ModelTrained { asset, .. }
@@ -488,6 +505,7 @@ impl Body {
             Self::FailurePredicted(_) => "failure-predicted",
             Self::PredictionAbstained { .. } => "prediction-abstained",
             Self::PredictionWithdrawn { .. } => "prediction-withdrawn",
+            Self::PredictionScored { .. } => "prediction-scored",
             Self::JobStarted { .. } => "job-started",
             Self::JobFinished { .. } => "job-finished",
             Self::ApprovalRequested { .. } => "approval-requested",

@@ -275,6 +275,12 @@ impl Engine {
                 self.lanes.insert(position.lane, position.clone());
                 self.pending.lane(position);
             }
+            Input::Note(note) => {
+                let body = note.body.as_ref().unwrap_or(&Value::Null);
+                let record = Record::new(RecordKind::SourceNote, note.id, now.utc, body);
+                let state = if note.body.is_some() { "known" } else { "gone" };
+                self.keep(record.in_state(state, note.body.is_some()));
+            }
             Input::Configure { config, reply } => self.configure(now, &config, reply),
             Input::Stop { done } => {
                 self.save_snapshots();
@@ -464,10 +470,17 @@ impl Engine {
         if let Some(last) = judged.last() {
             self.seen = last.arrival;
         }
+        let mut bursts = self.slots[0].take_bursts();
+        bursts.retain_mut(|burst| {
+            let of = |reading: &&Reading| reading.tag == burst.tag && reading.time == burst.time;
+            let Some(reading) = judged.iter().find(of) else { return false };
+            (burst.arrival, burst.quality) = (reading.arrival, reading.quality);
+            true
+        });
         self.feed(now, &judged, batch.historical);
         let acks: Vec<Ack> = batch.ack.into_iter().collect();
         if !judged.is_empty() || !acks.is_empty() {
-            self.outgoing.push_back(RingBatch { readings: judged, acks });
+            self.outgoing.push_back(RingBatch { readings: judged, bursts, acks });
         }
     }
 

@@ -4,6 +4,7 @@
 pub(crate) mod broker;
 pub(crate) mod daemon;
 pub(crate) mod engine_end;
+pub(crate) mod memory_line;
 pub(crate) mod modbus_server;
 pub(crate) mod publisher;
 pub(crate) mod registers;

@@ -94,6 +94,8 @@ pub(super) struct AssetWatch {
     expected: usize,
     row_time: f64,
     last_row: f64,
+    /// Scratch of `usual_interval`.
+    intervals: Vec<f64>,
     began: f64,
     fastest: f64,
     fitted_rows: f64,
@@ -129,6 +131,7 @@ impl AssetWatch {
             expected: count,
             row_time: f64::NEG_INFINITY,
             last_row: f64::NEG_INFINITY,
+            intervals: Vec::new(),
             began: f64::NAN,
             fastest: 0.0,
             fitted_rows: 0.0,
@@ -226,11 +229,12 @@ impl AssetWatch {
 
     /// How often most of the tags come, in seconds: the lower median of their intervals. One tag
     /// whose messages came in a burst says nothing about the others.
-    fn usual_interval(&self) -> f64 {
+    fn usual_interval(&mut self) -> f64 {
         let known = self.channels.iter().map(|channel| channel.interval);
-        let mut known: Vec<f64> = known.filter(|interval| *interval > 0.0).collect();
-        known.sort_by(f64::total_cmp);
-        known.get(known.len().saturating_sub(1) / 2).copied().unwrap_or(f64::INFINITY)
+        self.intervals.clear();
+        self.intervals.extend(known.filter(|interval| *interval > 0.0));
+        let Some(last) = self.intervals.len().checked_sub(1) else { return f64::INFINITY };
+        *self.intervals.select_nth_unstable_by(last / 2, f64::total_cmp).1
     }
 
     fn begin_row(&mut self) {
