@@ -4,7 +4,8 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use wheeltap::config::{self, Column, Samples};
+use wheeltap::config::{self, Column, Samples, Table};
+use wheeltap::sources::line::frame::{self, Body, Query};
 use wheeltap::sources::mqtt::wire;
 use wheeltap::sources::payload::{self, Format};
 use wheeltap::sources::scan::identity;
@@ -29,6 +30,8 @@ pub const DECODERS: &[Decoder] = &[
     Decoder { name: "text_payload", run: text_payload, words: NUMBERS, cost: 1 },
     Decoder { name: "sparkplug_payload", run: sparkplug_payload, words: PROTOBUF, cost: 1 },
     Decoder { name: "mqtt_packets", run: mqtt_packets, words: MQTT, cost: 1 },
+    Decoder { name: "modbus_tcp", run: modbus_tcp, words: MODBUS, cost: 1 },
+    Decoder { name: "modbus_rtu", run: modbus_rtu, words: MODBUS, cost: 1 },
     Decoder { name: "configuration", run: configuration, words: TOML, cost: 20 },
     Decoder { name: "fault_script", run: fault_script, words: FAULTS, cost: 10 },
     Decoder { name: "device_identification", run: device_identification, words: MODBUS, cost: 1 },
@@ -186,8 +189,12 @@ pub fn text_payload(data: &[u8]) {
     let mut cells = payload::CsvPlan::new(b',');
     let time = Some(Column::Name("t".to_owned()));
     cells.add(payload::CsvSlot { value: Column::Index(1), time });
-    let forms =
-        [Format::Text, Format::Csv(cells), Format::Binary(Samples::F32Le), Format::Binary(Samples::I16Le)];
+    let forms = [
+        Format::Text,
+        Format::Csv(cells),
+        Format::Binary(Samples::F32Le),
+        Format::Binary(Samples::I16Le),
+    ];
     for form in forms {
         payload::decode(&form, data, payload::BYTES_MAX, &mut found).ok();
     }
@@ -208,6 +215,64 @@ pub fn mqtt_packets(data: &[u8]) {
     for part in packets.chunks(1 + usize::from(first >> 1)) {
         inbox.bytes.extend_from_slice(part);
         while let Ok(Some(_)) = inbox.next() {}
+    }
+}
+
+/// What a frame is the answer to: the first six bytes of the input.
+fn asked(data: &[u8]) -> Option<(u16, Query, u8, &[u8])> {
+    let (head, frame) = data.split_at_checked(6)?;
+    let table =
+        [Table::Coil, Table::Discrete, Table::Holding, Table::Input][usize::from(head[2]) % 4];
+    let bits = matches!(table, Table::Coil | Table::Discrete);
+    let count = u16::from_be_bytes([head[4], head[5]]) % if bits { 2000 } else { 125 } + 1;
+    let query = Query { unit: head[3], table, address: 0, count };
+    let other = if head[2] & 0x80 == 0 { 17 } else { 43 };
+    Some((u16::from_be_bytes([head[0], head[1]]), query, other, frame))
+}
+
+/// A prefix of an answer is never an error by itself, and values are as many as were asked for.
+fn sound(whole: &Result<Option<Body<'_>>, frame::FrameError>, query: &Query) {
+    if let Ok(Some(Body::Values(values))) = whole {
+        assert_eq!(values.len(), query.value_bytes(), "another number of values");
+    }
+}
+
+/// Answers on Modbus TCP, to reads and to questions who is there.
+pub fn modbus_tcp(data: &[u8]) {
+    let Some((transaction, query, other, bytes)) = asked(data) else { return };
+    let whole = frame::tcp(bytes, transaction, &query);
+    sound(&whole, &query);
+    if matches!(whole, Ok(Some(_))) {
+        for end in 0..bytes.len() {
+            let part = frame::tcp(&bytes[..end], transaction, &query);
+            assert!(matches!(part, Ok(None)), "{end} of {} bytes: {part:?}", bytes.len());
+        }
+    }
+    if let Ok(Some(pdu)) = frame::other_tcp(bytes, transaction, query.unit, other) {
+        drop(identity::server_id(pdu));
+        identity::take(pdu, &mut identity::Identity::default()).ok();
+    }
+}
+
+/// The same on RTU; the checksum is put right, or hardly anything would get past it.
+pub fn modbus_rtu(data: &[u8]) {
+    let Some((_, query, other, bytes)) = asked(data) else { return };
+    let summed = |end: usize| {
+        let mut frame = bytes[..end].to_vec();
+        frame.extend(frame::crc(&frame).to_le_bytes());
+        frame
+    };
+    // As it came, with a checksum behind all of it, and where a read's answer would end.
+    let mut ends = vec![bytes.len()];
+    ends.extend(Some(3 + query.value_bytes()).filter(|end| *end <= bytes.len()));
+    ends.extend(Some(3).filter(|end| *end <= bytes.len()));
+    for frame in ends.into_iter().map(summed).chain([bytes.to_vec()]) {
+        let whole = frame::rtu(&frame, &query);
+        sound(&whole, &query);
+        if let Ok(Some(pdu)) = frame::other_rtu(&frame, query.unit, other) {
+            assert!(pdu.len() + 3 <= frame.len(), "a PDU beyond its frame");
+            identity::take(pdu, &mut identity::Identity::default()).ok();
+        }
     }
 }
 

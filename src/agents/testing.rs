@@ -414,6 +414,7 @@ pub(crate) fn plain_config() -> Config {
         }],
         mqtt: Vec::new(),
         computed: Vec::new(),
+        replay: Vec::new(),
         notify: Vec::new(),
         decisions: vec![
             row(Some(30), 0.6, 1, Action::Act),

@@ -65,6 +65,10 @@ fn json_summary(config: &Config) -> serde_json::Value {
     let mqtt = config.mqtt.iter().map(|mqtt| {
         source("mqtt", mqtt.name.as_str(), broker_address(&mqtt.broker), mqtt.tags.len())
     });
+    let replay = config.replay.iter().map(|replay| {
+        let file = replay.file.display().to_string();
+        source("replay", replay.name.as_str(), file, replay.tags.len())
+    });
     serde_json::json!({
         "ok": true,
         "site": config.gateway.site,
@@ -72,7 +76,7 @@ fn json_summary(config: &Config) -> serde_json::Value {
         "hash": config.hash,
         "assets": config.assets.len(),
         "technicians": config.technicians.len(),
-        "sources": modbus.chain(mqtt).collect::<Vec<_>>(),
+        "sources": modbus.chain(mqtt).chain(replay).collect::<Vec<_>>(),
         "upstream": config.upstream.as_ref().map(|upstream| broker_address(&upstream.broker)),
         "http": config.http.listen.map(|address| address.to_string()),
         "decisions": config.decisions.len(),
@@ -123,6 +127,10 @@ fn summary(config: &Config) -> String {
         let tags = source.tags.len();
         let address = broker_address(&source.broker);
         line("mqtt", format!("{} {address}: {tags} tag{}", source.name, plural(tags)));
+    }
+    for source in &config.replay {
+        let (tags, file) = (source.tags.len(), source.file.display());
+        line("replay", format!("{} {file}: {tags} tag{}", source.name, plural(tags)));
     }
     line("technicians", config.technicians.len().to_string());
     let upstream = config.upstream.as_ref();

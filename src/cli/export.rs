@@ -9,11 +9,11 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::db::Where;
-use super::import::moment;
 use super::{Code, Failure};
 use crate::domain::ids::{Arrival, TagKey, TagPath};
 use crate::domain::reading::Reading;
 use crate::domain::time::Timestamp;
+use crate::sources::recording::moment;
 use crate::store::{RingReader, StateReader};
 
 /// Readings fetched at a time.

@@ -2,6 +2,7 @@
 
 use std::io::{IsTerminal, Write};
 use std::ops::RangeInclusive;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Subcommand;
@@ -10,12 +11,8 @@ use serde_json::{Value, json};
 use super::records::{self, Format};
 use super::{Code, Failure};
 use crate::clock::Clock;
-use crate::config::unit_ranges;
-use crate::config::values;
+use crate::config::{LineOptions, modbus_link, unit_ranges, values};
 use crate::sources::scan::{Found, Progress, Scan};
-
-/// Port of Modbus TCP.
-const PORT: u16 = 502;
 
 /// Look for what answers on a bus, without writing anything to it
 #[derive(Debug, clap::Args)]
@@ -37,7 +34,8 @@ enum Bus {
 /// large empty ranges take long. Ends with 1 when nothing answers.
 #[derive(Debug, clap::Args)]
 struct Modbus {
-    /// Where the bus is: tcp://HOST[:502]
+    /// Where the bus is, as in a configuration: tcp://HOST[:502], tls://HOST[:802],
+    /// rtu+tcp://HOST:PORT?baud=9600, rtu:///dev/ttyUSB0?baud=19200&parity=even
     #[arg(value_name = "URL")]
     url: String,
     /// Unit ids: 5, 1-247 or 1-3,9
@@ -52,6 +50,12 @@ struct Modbus {
     /// Pause before each request; `0` for none
     #[arg(long, value_name = "SPAN", default_value = "20ms", value_parser = pause)]
     pause: Duration,
+    /// The adapter of a serial line hears what it sends
+    #[arg(long)]
+    local_echo: bool,
+    /// CA certificates (PEM) for tls://; the system's without
+    #[arg(long, value_name = "FILE")]
+    ca_file: Option<PathBuf>,
     /// How the result is printed
     #[arg(long, value_enum, default_value_t = Format::Table)]
     format: Format,
@@ -86,13 +90,16 @@ fn pause(text: &str) -> Result<Duration, String> {
 pub(super) fn run(args: &Args) -> Result<(), Failure> {
     let Bus::Modbus(args) = &args.bus;
     let usage = |what: String| Failure::new(Code::Usage, what);
-    let url = values::url(&args.url).map_err(usage)?;
-    if url.scheme != "tcp" {
-        return Err(usage(format!("`{}`: tcp:// is wanted", args.url)));
+    let link = modbus_link(&args.url).map_err(usage)?;
+    let mut options = LineOptions { local_echo: args.local_echo, ..LineOptions::default() };
+    if let Some(file) = &args.ca_file {
+        let read = std::fs::read(file)
+            .map_err(|error| Failure::failed(format!("reading {}: {error}", file.display())));
+        options.certificates.ca = Some(read?);
     }
     let scan = Scan {
-        host: url.host,
-        port: url.port.unwrap_or(PORT),
+        link,
+        options,
         units: args.units.0.clone(),
         registers: args.registers.clone(),
         timeout: args.timeout,

@@ -20,14 +20,14 @@ pub(crate) mod values;
 #[cfg(test)]
 mod tests;
 
-pub use intake::{Column, Intake, MqttSource, MqttTag, Payload, Samples};
 pub use fault_script::{FaultRule, FaultScript, Mischief, load_faults, parse_faults, unit_ranges};
+pub use intake::{Column, Intake, MqttSource, MqttTag, Payload, Samples};
 pub use link::{Certificates, Host, LineOptions, Link, Parity, Rs485, Serial};
 pub use mistake::{ConfigErrors, Mistake};
 pub use parse::{load, parse};
 pub use point::{ByteOrder, Packing, Point, PointType, Sample};
 pub use policy::default_decisions;
-pub use sources::ComputedTag;
+pub use sources::{ComputedTag, ReplaySource, ReplayTag};
 pub use sources::{Optimization, Polling};
 
 use std::collections::BTreeMap;
@@ -66,6 +66,8 @@ pub struct Config {
     pub mqtt: Vec<MqttSource>,
     /// `[[computed]]`, each after those it rests on.
     pub computed: Vec<ComputedTag>,
+    /// `[[replay]]`
+    pub replay: Vec<ReplaySource>,
     /// `[[notify]]`
     pub notify: Vec<NotifyChannel>,
     /// `[[decision]]`, in order; the first row that matches counts. Never empty: the default table
@@ -454,6 +456,14 @@ pub struct FailureMode {
     pub repair: Duration,
 }
 
+/// The link that the address of a Modbus line names, as the `url` of `[[modbus]]`.
+///
+/// # Errors
+/// What is wrong with it, as a sentence.
+pub fn modbus_link(url: &str) -> Result<Link, String> {
+    sources::modbus_url(url)
+}
+
 /// The source that computed tags name.
 static COMPUTED: std::sync::LazyLock<SourceId> =
     std::sync::LazyLock::new(|| SourceId::new("computed").expect("`computed` is an id"));
@@ -496,7 +506,11 @@ impl Config {
             source.tags.iter().map(move |tag| (&source.name, &tag.tag, tag.expect_every))
         });
         let computed = self.computed.iter().map(|tag| (&*COMPUTED, &tag.tag, tag.period));
-        modbus.chain(mqtt).chain(computed)
+        let replay = self
+            .replay
+            .iter()
+            .flat_map(|source| source.tags.iter().map(move |tag| (&source.name, &tag.tag, None)));
+        modbus.chain(mqtt).chain(replay).chain(computed)
     }
 
     /// The table of assets and tags, given the store's numbers for the tags.

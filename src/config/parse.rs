@@ -24,7 +24,7 @@ use super::{
 const CONFIG_BYTES_MAX: usize = 16 << 20;
 
 /// Tables that later versions will read.
-const LATER: [&str; 6] = ["sparkplug", "part", "contact", "report", "profile", "replay"];
+const LATER: [&str; 5] = ["sparkplug", "part", "contact", "report", "profile"];
 
 /// What the tables that were read declare, for those that refer to them.
 #[derive(Debug, Default)]
@@ -153,6 +153,7 @@ fn read(root: &Section<'_>, origin: &Path, env: &BTreeMap<String, String>) -> Op
     let mut taken = sources::Taken::default();
     let modbus = sources::modbus(root, &mut declared, &mut taken, &names);
     let mqtt = sources::mqtt(root, &mut declared, &mut taken, &names);
+    let replay = sources::replay(root, &mut declared, &mut taken, &names);
     let computed = sources::computed(root, &mut declared, &mut taken, periods(&modbus, &mqtt));
     links::check_client_ids(root, upstream.as_ref(), &mqtt);
 
@@ -168,6 +169,7 @@ fn read(root: &Section<'_>, origin: &Path, env: &BTreeMap<String, String>) -> Op
         notify: people::notify(root, upstream.is_some()),
         upstream,
         computed,
+        replay,
         mqtt: mqtt.into_iter().map(|(source, _)| source).collect(),
         decisions: policy::decisions(root),
         rules: policy::rules(root, &declared),

@@ -220,7 +220,7 @@ fn one_based_addresses_are_moved() {
 
 #[test]
 fn later_features_are_refused_by_name() {
-    for table in ["[sparkplug]", "[[part]]", "[[contact]]", "[[report]]", "[[replay]]"] {
+    for table in ["[sparkplug]", "[[part]]", "[[contact]]", "[[report]]"] {
         let key = table.trim_matches(['[', ']']);
         expect_mistake(&with(table), key, "not available in this version");
     }

@@ -428,7 +428,11 @@ impl Daemon {
             .await
             .map_err(|_| stopping())?;
         answer.await.map_err(|_| stopping())??;
-        if old.modbus != new.modbus || old.mqtt != new.mqtt || old.assets != new.assets {
+        let same_sources = old.modbus == new.modbus
+            && old.mqtt == new.mqtt
+            && old.replay == new.replay
+            && old.assets == new.assets;
+        if !same_sources {
             let (fatal, _) = mpsc::channel(1);
             let fresh = Part::new(&self.engine, &self.clock, &fatal);
             let before = std::mem::replace(&mut self.sources_part, fresh);

@@ -20,6 +20,8 @@ pub mod payload;
 pub mod poll_class;
 pub mod poll_plan;
 pub mod probe;
+pub mod recording;
+pub mod replay;
 pub mod scan;
 pub mod schedule;
 pub mod sparkplug;
@@ -167,6 +169,24 @@ pub fn tasks_with(
             let (engine, clock) = (engine.clone(), clock.clone());
             let tap = mqtt::Tap::new(&broker, &sources, &plant, &published, engine, clock, rng);
             Box::pin(async move { tap?.run(cancel).await })
+        };
+        tasks.push(SourceTask { name, sources: names, health, run: Box::new(run) });
+    }
+    for source in setting.config.replay.clone() {
+        let names = vec![source.name.clone()];
+        let published = published(&names);
+        let health = subscribed(&published);
+        let name = format!("replay {}", source.file.display());
+        let (plant, engine, clock) = (Arc::clone(&setting.plant), engine.clone(), clock.clone());
+        let run = move |cancel: CancellationToken| -> Run {
+            let player =
+                replay::Player::new(&source, &plant, &published, engine.clone(), clock.clone());
+            Box::pin(async move {
+                tokio::select! {
+                    () = cancel.cancelled() => Ok(()),
+                    ended = player.run() => ended,
+                }
+            })
         };
         tasks.push(SourceTask { name, sources: names, health, run: Box::new(run) });
     }

@@ -10,7 +10,7 @@ use serde::Serialize;
 use crate::agents::Acquire as _;
 use crate::agents::acquisition::Acquisition;
 use crate::clock::Clock;
-use crate::config::{ModbusSource, MqttSource, Point, TagConfig};
+use crate::config::{ModbusSource, MqttSource, Point, Table, TagConfig};
 use crate::domain::ids::{SourceId, TagKey};
 use crate::domain::reading::{Extras, Quality, RawBatch, Reading, Reason};
 use crate::domain::tag::Plant;
@@ -25,7 +25,7 @@ use crate::sources::mqtt::wire::{self, HEAD_MAX, Packet};
 use crate::sources::mqtt::{Address, Link, LinkError};
 use crate::sources::poll_class::{ClassPoint, PlannedRead, PollClass};
 use crate::sources::topics::Filter;
-use crate::sources::{SourceError, decode, long_read, poll_plan};
+use crate::sources::{SourceError, decode, long_read};
 
 /// Bytes of a payload shown.
 const SAMPLE_MAX: usize = 64;
@@ -143,7 +143,8 @@ pub async fn modbus(source: &ModbusSource, clock: &Clock) -> Result<Vec<Probed>,
     let mut found = BTreeMap::new();
     for (unit, members) in units {
         let (places, points): (Vec<usize>, Vec<ClassPoint>) = members.into_iter().unzip();
-        let class = PollClass::new(0, 0, points, source.poll, read_rules(source));
+        let rules = read_rules(source);
+        let class = PollClass::new(0, 0, points, source.poll, rules);
         let mut stack: Vec<PlannedRead> = class.plan().iter().rev().cloned().collect();
         while let Some(read) = stack.pop() {
             if line.retry_at().is_some() {
@@ -151,7 +152,10 @@ pub async fn modbus(source: &ModbusSource, clock: &Clock) -> Result<Vec<Probed>,
             }
             let asked = clock.now().mono;
             let (address, count) = (read.block.address, read.block.count);
-            let longest = poll_plan::longest(read.table, source.max_registers);
+            let longest = match read.table {
+                Table::Coil | Table::Discrete => rules.max_coils,
+                Table::Holding | Table::Input => rules.max_registers,
+            };
             let span = (address, count);
             let answer =
                 long_read::read(&mut line, unit, read.table, span, longest, source.timeout).await;

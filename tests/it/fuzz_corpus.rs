@@ -131,7 +131,7 @@ fn every_file_of_the_corpus_is_decoded_or_refused() {
 }
 
 #[test]
-fn d01_a_million_generated_inputs_find_no_panic() {
+fn f_d01_a_million_generated_inputs_find_no_panic() {
     let seed = setting("WHEELTAP_FUZZ_SEED").unwrap_or_else(|| fastrand::u64(..));
     let each = setting("WHEELTAP_FUZZ_INPUTS").unwrap_or(INPUTS);
     println!("SEED={seed}");

@@ -168,7 +168,7 @@ fn a_sparse_map_of_pymodbus_is_found_exactly() {
 }
 
 #[test]
-fn c07_units_that_lie_are_named_and_given_up() {
+fn f_c07_units_that_lie_are_named_and_given_up() {
     let directory = tempfile::tempdir().unwrap();
     let script = directory.path().join("faults.toml");
     let lies = [
@@ -229,7 +229,7 @@ fn listening_in(server: SocketAddr) -> (u16, Arc<Mutex<Vec<(u8, u8)>>>) {
 }
 
 #[test]
-fn c21_a_scan_sends_only_reads_and_asks_a_missing_unit_once() {
+fn f_c21_a_scan_sends_only_reads_and_asks_a_missing_unit_once() {
     let plant = Served::plant(&[]);
     let (port, heard) = listening_in(SocketAddr::from(([127, 0, 0, 1], plant.1)));
     let units = found(port, &["--units", "4-9", "--registers", "0-30"]);
@@ -253,4 +253,58 @@ fn what_cannot_be_scanned_is_said_with_its_code() {
     assert_eq!(code(&["tcp://127.0.0.1:1", "--registers", "9-3"]).code(), Some(64));
     let taken = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     assert_eq!(code(&[&format!("tcp://{taken}")]).code(), Some(1), "nobody listens there");
+}
+
+/// A serial server: RTU frames in, the plant's Modbus TCP behind.
+fn serial_server(plant: SocketAddr) -> u16 {
+    use wheeltap::sources::line::frame::crc;
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    std::thread::spawn(move || {
+        while let Ok((mut client, _)) = listener.accept() {
+            let mut upstream = TcpStream::connect(plant).unwrap();
+            let mut held: Vec<u8> = Vec::new();
+            let mut buffer = [0; 256];
+            while let Ok(count @ 1..) = client.read(&mut buffer) {
+                held.extend(&buffer[..count]);
+                let whole = match held.get(1) {
+                    Some(17) => 4,
+                    Some(43) => 7,
+                    _ => 8,
+                };
+                if held.len() < whole {
+                    continue;
+                }
+                let request: Vec<u8> = held.drain(..whole).collect();
+                let (body, sum) = request.split_at(whole - 2);
+                assert_eq!(crc(body).to_le_bytes(), sum, "{request:02x?}");
+                let length = u16::try_from(body.len()).unwrap().to_be_bytes();
+                upstream.write_all(&[&[0, 1, 0, 0, length[0], length[1]], body].concat()).unwrap();
+                let mut head = [0; 6];
+                upstream.read_exact(&mut head).unwrap();
+                let mut reply = vec![0; usize::from(u16::from_be_bytes([head[4], head[5]]))];
+                upstream.read_exact(&mut reply).unwrap();
+                reply.extend(crc(&reply).to_le_bytes());
+                client.write_all(&reply).unwrap();
+            }
+        }
+    });
+    port
+}
+
+#[test]
+fn a_bus_behind_a_serial_server_is_scanned_as_well() {
+    let plant = Served::plant(&[]);
+    let port = serial_server(SocketAddr::from(([127, 0, 0, 1], plant.1)));
+    let url = format!("rtu+tcp://127.0.0.1:{port}?baud=115200");
+    let output = Command::new(WHEELTAP)
+        .args(["scan", "modbus", &url, "--pause", "0", "--units", "3-5", "--registers", "0-12"])
+        .args(["--timeout", "5s", "--format", "json"])
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let units: Vec<Value> = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(units.len(), 2, "the gateway answers that nothing is behind unit 5");
+    assert_eq!(blocks(&units[0]), expected(3));
+    assert_eq!(units[0]["vendor"], "wheeltap");
 }

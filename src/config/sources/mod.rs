@@ -6,12 +6,16 @@ mod modbus_link;
 mod mqtt;
 mod point;
 mod polling;
+mod replay;
 
 pub use computed::ComputedTag;
 pub(super) use computed::computed;
 pub(super) use modbus::modbus;
+pub(super) use modbus_link::url as modbus_url;
 pub(super) use mqtt::mqtt;
 pub use polling::{Optimization, Polling};
+pub(super) use replay::replay;
+pub use replay::{ReplaySource, ReplayTag};
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;

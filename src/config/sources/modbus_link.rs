@@ -16,7 +16,7 @@ const PAUSE_MAX: Duration = Duration::from_secs(60);
 const RTS_DELAY_MAX: Duration = Duration::from_millis(100);
 
 /// `url`
-pub(super) fn url(text: &str) -> Result<Link, String> {
+pub(in crate::config) fn url(text: &str) -> Result<Link, String> {
     if let Some(rest) = text.strip_prefix("rtu://") {
         return serial(text, rest).map(Link::Serial);
     }

@@ -224,6 +224,109 @@ pub fn rtu<'a>(bytes: &'a [u8], query: &Query) -> Result<Option<Body<'a>>, Frame
     if trailing > TRAILING_MAX { Err(FrameError::Trailing(trailing)) } else { Ok(Some(found)) }
 }
 
+/// A request that reads no table: report server id (17), read device identification (43/14).
+#[must_use]
+pub fn other_request(unit: u8, pdu: &[u8], transaction: Option<u16>) -> Vec<u8> {
+    match transaction {
+        Some(transaction) => {
+            let [high, low] = transaction.to_be_bytes();
+            let [l1, l0] = u16::try_from(pdu.len() + 1).unwrap_or(MBAP_LENGTH_MAX).to_be_bytes();
+            [&[high, low, 0, 0, l1, l0, unit], pdu].concat()
+        }
+        None => {
+            let mut frame = [&[unit], pdu].concat();
+            let [low, high] = crc(&frame).to_le_bytes();
+            frame.extend([low, high]);
+            frame
+        }
+    }
+}
+
+/// The PDU of the answer to such a request on TCP, exceptions included; `None` while bytes are
+/// missing.
+///
+/// # Errors
+/// [`FrameError`].
+pub fn other_tcp(
+    bytes: &[u8],
+    transaction: u16,
+    asked: u8,
+    function: u8,
+) -> Result<Option<&[u8]>, FrameError> {
+    let word = |at: usize| Some(u16::from_be_bytes([*bytes.get(at)?, *bytes.get(at + 1)?]));
+    match word(0) {
+        Some(got) if got != transaction => {
+            return Err(FrameError::Transaction { expected: transaction, got });
+        }
+        _ => {}
+    }
+    if let Some(protocol @ 1..) = word(2) {
+        return Err(FrameError::Protocol(protocol));
+    }
+    let Some(length) = word(4) else { return Ok(None) };
+    if !(3..=MBAP_LENGTH_MAX).contains(&length) {
+        return Err(FrameError::StatedLength(length));
+    }
+    let whole = MBAP - 1 + usize::from(length);
+    let pdu = other(bytes.get(MBAP - 1..).unwrap_or(&[]), asked, function)?;
+    match pdu {
+        Some(_) if bytes.len() > whole => Err(FrameError::Trailing(bytes.len() - whole)),
+        Some(_) if bytes.len() == whole => Ok(bytes.get(MBAP..)),
+        Some(_) | None => Ok(None),
+    }
+}
+
+/// The same on RTU, which does not state how long a frame is: the answer's own counts do.
+///
+/// # Errors
+/// [`FrameError`].
+pub fn other_rtu(bytes: &[u8], asked: u8, function: u8) -> Result<Option<&[u8]>, FrameError> {
+    let Some(pdu) = other(bytes, asked, function)? else { return Ok(None) };
+    let Some(length) = other_length(pdu) else { return Ok(None) };
+    let end = 1 + length;
+    let (Some(&low), Some(&high)) = (bytes.get(end), bytes.get(end + 1)) else { return Ok(None) };
+    if crc(&bytes[..end]) != u16::from_le_bytes([low, high]) {
+        return Err(FrameError::Checksum);
+    }
+    let trailing = bytes.len() - end - 2;
+    if trailing > TRAILING_MAX {
+        Err(FrameError::Trailing(trailing))
+    } else {
+        Ok(Some(&bytes[1..end]))
+    }
+}
+
+/// What begins at the function code, once unit and function are there and fit.
+fn other(body: &[u8], asked: u8, function: u8) -> Result<Option<&[u8]>, FrameError> {
+    let Some((&got, pdu)) = body.split_first() else { return Ok(None) };
+    if got != asked {
+        return Err(FrameError::Unit { expected: asked, got });
+    }
+    match pdu.first() {
+        None => Ok(None),
+        Some(&got) if got & 0x7f != function => {
+            Err(FrameError::Function { expected: function, got })
+        }
+        Some(_) => Ok(Some(pdu)),
+    }
+}
+
+/// How long a PDU of one of the other functions is; `None` while the bytes that say so are missing.
+fn other_length(pdu: &[u8]) -> Option<usize> {
+    match *pdu.first()? {
+        function if function & 0x80 != 0 => Some(2),
+        43 => {
+            let mut end = 7;
+            for _ in 0..*pdu.get(6)? {
+                end += 2 + usize::from(*pdu.get(end + 1)?);
+            }
+            Some(end)
+        }
+        // Those that state the number of bytes that follow.
+        _ => Some(2 + usize::from(*pdu.get(1)?)),
+    }
+}
+
 fn unit(got: Option<&u8>, query: &Query) -> Result<(), FrameError> {
     match got {
         Some(&got) if got != query.unit => Err(FrameError::Unit { expected: query.unit, got }),

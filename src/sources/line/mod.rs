@@ -245,6 +245,34 @@ impl Line {
         }
     }
 
+    /// Asks a unit something that is no read of a table, and returns the PDU of the answer, exceptions
+    /// included. Only for requests that change nothing.
+    ///
+    /// # Errors
+    /// As [`Self::read`].
+    pub async fn ask(
+        &mut self,
+        unit: u8,
+        pdu: &[u8],
+        deadline: Duration,
+    ) -> Result<Vec<u8>, LineError> {
+        self.prepare().await?;
+        let Some(wire) = self.wire.as_mut() else {
+            return Err(LineError::NotConnected { address: self.address() });
+        };
+        match wire.exchange_other(unit, pdu, deadline, &mut self.counters).await {
+            Ok(answer) => {
+                (self.proven, self.silent) = (true, 0);
+                Ok(answer)
+            }
+            Err(error) => {
+                self.broken = matches!(error, WireError::Io(_)) || wire.framing() == Framing::Tcp;
+                let query = Query { unit, table: Table::Holding, address: 0, count: 0 };
+                Err(LineError::new(error, &query, self.address()))
+            }
+        }
+    }
+
     /// Sees to it that the connection is one that can be believed in, as far as that can be seen
     /// without asking.
     async fn prepare(&mut self) -> Result<(), LineError> {

@@ -173,6 +173,62 @@ impl Wire {
         done
     }
 
+    /// Asks something that is no read of a table, and waits for the PDU of the answer. An answer that
+    /// comes too late is of another function than any read, and so is never mistaken for one.
+    pub(super) async fn exchange_other(
+        &mut self,
+        unit: u8,
+        pdu: &[u8],
+        patience: Duration,
+        counters: &mut Counters,
+    ) -> Result<Vec<u8>, WireError> {
+        // Pauses and draining are those of the longest read.
+        let like = Query { unit, table: Table::Holding, address: 0, count: 125 };
+        match self.framing {
+            Framing::Tcp => sleep_until(self.ready_at(&like)).await,
+            Framing::Rtu => self.settle(&like, counters).await?,
+        }
+        let given = patience + self.timing.wire(&like);
+        let began = Instant::now();
+        let done = timeout_at(began + given, self.ask_other(unit, pdu)).await;
+        self.idle_since = Instant::now();
+        counters.exchanges += 1;
+        counters.busy += self.idle_since - began;
+        self.last_unit = Some(unit);
+        let done = done.unwrap_or(Err(WireError::Timeout(given)));
+        match &done {
+            Ok(_) => {}
+            Err(error) => {
+                self.dirty = true;
+                counters.timeouts += u64::from(matches!(error, WireError::Timeout(_)));
+            }
+        }
+        done
+    }
+
+    async fn ask_other(&mut self, unit: u8, pdu: &[u8]) -> Result<Vec<u8>, WireError> {
+        self.transaction = self.transaction.wrapping_add(1);
+        let (transaction, function) = (self.transaction, pdu[0]);
+        let tcp = self.framing == Framing::Tcp;
+        let request = frame::other_request(unit, pdu, tcp.then_some(transaction));
+        self.send(&request).await?;
+        let mut held = if self.echo { self.hear(&request).await? } else { 0 };
+        loop {
+            let bytes = &self.buffer[..held];
+            let answer = match self.framing {
+                Framing::Tcp => frame::other_tcp(bytes, transaction, unit, function),
+                Framing::Rtu => frame::other_rtu(bytes, unit, function),
+            };
+            if let Some(answer) = answer.map_err(WireError::Frame)? {
+                return Ok(answer.to_vec());
+            }
+            if held == self.buffer.len() {
+                return Err(WireError::Babble);
+            }
+            held += length(self.stream.read(&mut self.buffer[held..]).await)?;
+        }
+    }
+
     /// When the next request may be sent.
     fn ready_at(&self, query: &Query) -> Instant {
         let changed = self.last_unit.is_some_and(|unit| unit != query.unit);

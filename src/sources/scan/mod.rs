@@ -7,8 +7,8 @@
 
 pub mod blocks;
 pub mod identity;
-mod wire;
 
+use std::io::ErrorKind;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
@@ -16,16 +16,17 @@ use tokio::time::sleep;
 
 use self::blocks::{Block, Walk};
 use self::identity::Identity;
-use self::wire::Wire;
-pub use self::wire::WireError;
+use super::line::{Answer, Line, LineError};
 use crate::clock::Clock;
-use crate::config::Table;
+use crate::config::{LineOptions, Link, Table};
 
 /// Requests in a row that a unit may leave without a fitting answer before it is given up.
 const TROUBLE_MAX: u32 = 3;
 /// Refusals (other than for the address) that begin a table before it is given up: some servers
 /// answer so for every unit that is not there.
 const REFUSALS_MAX: u32 = 16;
+/// Notes kept of a unit.
+const NOTES_MAX: usize = 8;
 /// How often a busy unit is asked again.
 const BUSY_RETRIES: u32 = 5;
 /// Pause before a busy unit is asked again.
@@ -36,8 +37,8 @@ const IDENTITY_REPLIES_MAX: usize = 8;
 const REGISTERS_MAX: u16 = 125;
 const BITS_MAX: u16 = 2000;
 
-/// Length of a request to read a table; no other request has it.
-const READ_BYTES: usize = 5;
+/// What silence costs on a serial line beyond the timeout.
+const RTU_QUIET: Duration = Duration::from_millis(200);
 
 /// The tables in the order they are asked: where measurements mostly are, first.
 const TABLES: [(Table, u8, &str); 4] = [
@@ -50,10 +51,10 @@ const TABLES: [(Table, u8, &str); 4] = [
 /// What is scanned, and how.
 #[derive(Debug, Clone)]
 pub struct Scan {
-    /// Host of the server or gateway.
-    pub host: String,
-    /// Port.
-    pub port: u16,
+    /// Where the bus is.
+    pub link: Link,
+    /// What holds for everything on it.
+    pub options: LineOptions,
     /// Unit ids, from and to.
     pub units: Vec<(u8, u8)>,
     /// Addresses, in every table.
@@ -121,7 +122,9 @@ impl Scan {
     /// How long it takes when all units are silent, and at most for each one that answers.
     #[must_use]
     pub fn estimate(&self) -> (Duration, Duration) {
-        let silent = self.timeout + self.pause;
+        // A serial line is waited for to become quiet after each silence.
+        let quiet = if self.link.is_rtu() { RTU_QUIET } else { Duration::ZERO };
+        let silent = self.timeout + self.pause + quiet;
         let units = u32::try_from(self.unit_count()).unwrap_or(u32::MAX);
         let addresses = u32::from(*self.registers.end()) - u32::from(*self.registers.start()) + 1;
         // Every address asked one by one in four tables, and again in pairs in two of them; an
@@ -134,14 +137,15 @@ impl Scan {
     /// known of it.
     ///
     /// # Errors
-    /// [`WireError::Connect`] when the server cannot be reached; what a unit does is no error.
+    /// When the line cannot be reached; what a unit does is no error.
     pub async fn run(
         &self,
         clock: &Clock,
         mut told: impl FnMut(Progress),
         mut found: impl FnMut(Found),
-    ) -> Result<(), WireError> {
-        let mut wire = Wire::new(&self.host, self.port);
+    ) -> Result<(), LineError> {
+        let mut line = Line::new(&self.link, &self.options);
+        let mut random = fastrand::Rng::new();
         let mut progress = Progress { unit: 0, done: 0, of: self.unit_count(), found: 0, at: None };
         for unit in self.units.iter().flat_map(|(from, to)| *from..=*to) {
             progress.unit = unit;
@@ -150,7 +154,8 @@ impl Scan {
             let mut talk = Talk {
                 scan: self,
                 clock,
-                wire: &mut wire,
+                line: &mut line,
+                random: &mut random,
                 trouble: 0,
                 found: Found {
                     unit,
@@ -179,7 +184,7 @@ impl Scan {
 
 /// What came of a request.
 enum Said {
-    /// The PDU of the answer.
+    /// The PDU of the answer; of a read nothing but that all of it came.
     Yes(Vec<u8>),
     /// An exception with this code.
     No(u8),
@@ -191,7 +196,8 @@ enum Said {
 struct Talk<'a> {
     scan: &'a Scan,
     clock: &'a Clock,
-    wire: &'a mut Wire,
+    line: &'a mut Line,
+    random: &'a mut fastrand::Rng,
     /// Requests in a row without a fitting answer.
     trouble: u32,
     found: Found,
@@ -199,10 +205,10 @@ struct Talk<'a> {
 
 impl Talk<'_> {
     /// Finds out everything; whether the unit answers at all.
-    async fn all(&mut self, at: &mut impl FnMut(&'static str, u16)) -> Result<bool, WireError> {
+    async fn all(&mut self, at: &mut impl FnMut(&'static str, u16)) -> Result<bool, LineError> {
         let first = *self.scan.registers.start();
         // The function that most devices have; a refusal is an answer too.
-        match self.once(&read(3, first, 1)).await? {
+        match self.once(&Ask::Read(Table::Holding, first, 1)).await? {
             Said::Nothing => {
                 // Whoever sends what does not fit is there, and is told of.
                 return Ok(!self.found.notes.is_empty());
@@ -230,19 +236,22 @@ impl Talk<'_> {
     }
 
     fn note(&mut self, what: &str) {
-        if !self.found.notes.iter().any(|note| note == what) {
+        let known = self.found.notes.iter().any(|note| note == what);
+        if !known && self.found.notes.len() < NOTES_MAX {
             self.found.notes.push(what.to_owned());
         }
     }
 
-    async fn identify(&mut self) -> Result<(), WireError> {
+    async fn identify(&mut self) -> Result<(), LineError> {
         for level in [2, 1] {
             if self.is_given_up() {
                 return Ok(());
             }
             let mut next = 0;
             for _ in 0..IDENTITY_REPLIES_MAX {
-                let Said::Yes(reply) = self.once(&identity::request(level, next)).await? else {
+                let Said::Yes(reply) =
+                    self.once(&Ask::Other(&identity::request(level, next))).await?
+                else {
                     break;
                 };
                 self.has(43);
@@ -262,7 +271,7 @@ impl Talk<'_> {
         if self.is_given_up() {
             return Ok(());
         }
-        if let Said::Yes(reply) = self.once(&[17]).await? {
+        if let Said::Yes(reply) = self.once(&Ask::Other(&[17])).await? {
             self.has(17);
             if let Some(name) = identity::server_id(&reply) {
                 self.found.identity.name = name;
@@ -283,7 +292,7 @@ impl Talk<'_> {
         function: u8,
         name: &'static str,
         at: &mut impl FnMut(&'static str, u16),
-    ) -> Result<(), WireError> {
+    ) -> Result<(), LineError> {
         let bits = matches!(table, Table::Coil | Table::Discrete);
         let (first, last) = (*self.scan.registers.start(), *self.scan.registers.end());
         let most = if bits { BITS_MAX } else { REGISTERS_MAX };
@@ -294,10 +303,10 @@ impl Talk<'_> {
             let mut refusals = 0;
             while let Some((address, count)) = walk.next() {
                 at(name, address);
-                let readable = match self.once(&read(function, address, count)).await? {
-                    Said::Yes(reply) => {
+                let readable = match self.once(&Ask::Read(table, address, count)).await? {
+                    Said::Yes(_) => {
                         self.has(function);
-                        self.fits(bits, count, &reply)
+                        true
                     }
                     Said::No(1) => return Ok(()),
                     Said::No(2 | 3) => {
@@ -332,75 +341,96 @@ impl Talk<'_> {
         Ok(())
     }
 
-    /// Whether the answer to a read holds what was asked for; counts as trouble when not.
-    fn fits(&mut self, bits: bool, count: u16, reply: &[u8]) -> bool {
-        let expected = if bits { usize::from(count).div_ceil(8) } else { usize::from(count) * 2 };
-        let fits = reply.len() == expected + 2 && usize::from(reply[1]) == expected;
-        if fits {
-            self.trouble = 0;
-        } else {
-            self.trouble += 1;
-            self.note("sends another number of values than it is asked for");
-        }
-        fits
-    }
-
     /// One question, after the pause; asked again when the unit is busy, or when it had been
     /// answering and now does not.
-    async fn once(&mut self, pdu: &[u8]) -> Result<Said, WireError> {
+    async fn once(&mut self, ask: &Ask<'_>) -> Result<Said, LineError> {
         let mut busy = 0;
         loop {
             sleep(self.scan.pause).await;
+            // The pause just now was the one that a broken connection deserves.
+            if self.line.retry_at().is_some() {
+                self.line.connect().await?;
+            }
             self.found.requests += 1;
             let began = self.clock.now();
-            let answer = self.wire.ask(self.found.unit, pdu, self.scan.timeout).await;
+            let (unit, timeout) = (self.found.unit, self.scan.timeout);
+            let answer = match ask {
+                Ask::Read(table, address, count) => {
+                    let read = self.line.read(unit, *table, *address, *count, timeout).await;
+                    read.map(|answer| match answer {
+                        Answer::Registers(_) | Answer::Bits(_) => Said::Yes(Vec::new()),
+                        Answer::Exception(code) => Said::No(code),
+                    })
+                }
+                Ask::Other(pdu) => {
+                    let asked = self.line.ask(unit, pdu, timeout).await;
+                    asked.map(|pdu| match pdu.as_slice() {
+                        [function, code, ..] if function & 0x80 != 0 => Said::No(*code),
+                        _ => Said::Yes(pdu),
+                    })
+                }
+            };
             let took = self.clock.since(began).as_secs_f64() * 1e3;
-            match answer {
-                Ok(reply) => {
+            let error = match answer {
+                Ok(said) => {
                     self.found.round_trip_ms = self.found.round_trip_ms.min(took);
-                    // An answer with too few values has its own account.
-                    let exception = reply[0] & 0x80 != 0;
-                    match (exception, reply.get(1)) {
-                        (true, Some(5 | 6)) if busy < BUSY_RETRIES => {
-                            busy += 1;
-                            sleep(BUSY_PAUSE).await;
-                            continue;
-                        }
-                        (true, code) => {
-                            self.trouble = 0;
-                            return Ok(Said::No(code.copied().unwrap_or(0)));
-                        }
-                        (false, _) => {
-                            // Whether a read brought what it should is for its reader to say.
-                            if pdu.len() != READ_BYTES {
-                                self.trouble = 0;
-                            }
-                            return Ok(Said::Yes(reply));
-                        }
+                    self.line.answered();
+                    if matches!(said, Said::No(5 | 6)) && busy < BUSY_RETRIES {
+                        busy += 1;
+                        sleep(BUSY_PAUSE).await;
+                        continue;
                     }
+                    self.trouble = 0;
+                    return Ok(said);
                 }
-                Err(error) if !error.is_transient() => return Err(error),
-                Err(WireError::Lie(what)) => {
-                    self.trouble += 1;
-                    self.note(&format!("answers what it was not asked: {what}"));
-                }
-                Err(_) => self.trouble += 1,
-            }
+                Err(error) if error.before_request() => return Err(error),
+                Err(error) => error,
+            };
+            self.line.drop_connection(self.clock.now().mono, self.random);
+            self.trouble += 1;
+            let lie = self.lie(&error);
             // A first request that stays without an answer means that nobody is there; a later one
             // may have been lost. What a device does not know it may also just not answer.
-            let reads = pdu.len() == READ_BYTES;
+            let reads = matches!(ask, Ask::Read(..));
             if self.found.round_trip_ms.is_infinite() || !reads || self.is_given_up() {
-                if !reads && !self.is_given_up() {
+                if !reads && !lie && !self.is_given_up() {
                     self.trouble = 0;
                 }
                 return Ok(Said::Nothing);
             }
         }
     }
+
+    /// Notes an answer that does not fit; whether it was one.
+    fn lie(&mut self, error: &LineError) -> bool {
+        match error {
+            LineError::Mismatch { what, .. } => {
+                // The first word is which of them; numbers would make every note a new one.
+                let what = what.split(' ').next().unwrap_or_default();
+                self.note(&format!("answers what it was not asked: another {what}"));
+                true
+            }
+            LineError::Length { .. } => {
+                self.note("sends another number of values than it is asked for");
+                true
+            }
+            LineError::Transport { source, .. } if source.kind() == ErrorKind::InvalidData => {
+                self.note(&format!("sends what is no answer: {source}"));
+                true
+            }
+            LineError::Transport { .. }
+            | LineError::Timeout { .. }
+            | LineError::Connect { .. }
+            | LineError::ConnectTimeout { .. }
+            | LineError::NotConnected { .. } => false,
+        }
+    }
 }
 
-/// A read of a table.
-fn read(function: u8, address: u16, count: u16) -> [u8; READ_BYTES] {
-    let ([a1, a0], [c1, c0]) = (address.to_be_bytes(), count.to_be_bytes());
-    [function, a1, a0, c1, c0]
+/// One question to a unit.
+enum Ask<'a> {
+    /// Read so many values of a table from an address on.
+    Read(Table, u16, u16),
+    /// Anything else that changes nothing.
+    Other(&'a [u8]),
 }

@@ -19,6 +19,7 @@ use wheeltap::domain::tag::Limits;
 pub(crate) fn setting(modbus: Vec<ModbusSource>, mqtt: Vec<MqttSource>) -> Setting {
     let config = Config {
         computed: Vec::new(),
+        replay: Vec::new(),
         gateway: Gateway {
             site: "test".to_owned(),
             id: "gw".to_owned(),

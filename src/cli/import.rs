@@ -1,18 +1,15 @@
 //! `import`: history in, through acquisition, as the daemon would have taken it.
 
-mod rows;
-
 use std::io::{BufReader, IsTerminal, Read};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-pub(super) use self::rows::moment;
-use self::rows::{Row, Rows};
 use super::{Code, Failure};
 use crate::clock::Clock;
 use crate::config;
 use crate::domain::reading::RawReading;
 use crate::runtime::offline::Offline;
+use crate::sources::recording::{Columns, Row, Rows, Wanted};
 use crate::store::{ErrorKind, StoreError};
 
 /// Readings taken in with one commit.
@@ -78,11 +75,9 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
         Box::new(opened.map_err(|error| Failure::failed(format!("opening {name}: {error}")))?)
     };
     let reader = BufReader::with_capacity(1 << 16, input);
-    let layout = rows::Wanted {
-        time: &args.time_column,
-        asset: args.asset.as_deref(),
-        ignore: &args.ignore,
-    };
+    let asset = args.asset.as_deref();
+    let columns = asset.map_or(Columns::Long, |asset| Columns::Asset(asset, &args.ignore));
+    let layout = Wanted { time: &args.time_column, columns };
     let mut rows = Rows::open(reader, &name, args.separator, &layout).map_err(Failure::failed)?;
     let mut offline = Offline::open(&Arc::new(config), Clock::system())
         .map_err(|error| Failure::new(error.code(), error))?;

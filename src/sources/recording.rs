@@ -1,25 +1,38 @@
-//! The rows of a file of history, long or wide, as readings.
+//! The rows of a recording, long or wide, as readings: pure, over anything that can be read.
+//!
+//! A long file has the columns time, asset, tag, value and perhaps quality and reason; a wide one has
+//! a time column and one column a tag.
 
 use std::io::Read;
 
-use crate::domain::ids::TagKey;
+use crate::domain::ids::{TagKey, TagPath};
 use crate::domain::reading::{Quality, RawReading, RawValue, Reason};
 use crate::domain::tag::Plant;
 use crate::domain::time::Timestamp;
 
-/// What the user said of the file.
+/// What is known of the file.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Wanted<'a> {
-    pub(super) time: &'a str,
-    /// The asset of a wide file.
-    pub(super) asset: Option<&'a str>,
-    /// Columns of a wide file that are no tags.
-    pub(super) ignore: &'a [String],
+pub struct Wanted<'a> {
+    /// Name of the time column.
+    pub time: &'a str,
+    /// Where the values are.
+    pub columns: Columns<'a>,
+}
+
+/// Where the values of a file are.
+#[derive(Debug, Clone, Copy)]
+pub enum Columns<'a> {
+    /// A row is a reading, and says of which tag.
+    Long,
+    /// Every column but the ignored ones is a tag of this asset, in the tag's unit.
+    Asset(&'a str, &'a [String]),
+    /// These columns are these tags, as a device would give them.
+    Tags(&'a [(String, TagPath)]),
 }
 
 /// A file that cannot be used at all.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum RowsError {
+pub enum RowsError {
     /// Not CSV.
     #[error("{name}: line 1: {what}")]
     Header {
@@ -34,22 +47,36 @@ pub(super) enum RowsError {
 #[derive(Debug)]
 enum Layout {
     Long { asset: usize, tag: usize, value: usize, quality: Option<usize>, reason: Option<usize> },
-    Wide { asset: String, tags: Vec<(usize, String)> },
+    Wide { tags: Vec<Column>, raw: bool },
+}
+
+/// A column of a wide file.
+#[derive(Debug)]
+struct Column {
+    at: usize,
+    name: String,
+    asset: String,
+    tag: String,
+    key: Option<TagKey>,
 }
 
 /// What one row was.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Row {
+pub enum Row {
     /// There are no more.
     End,
     /// Its values have been appended; so many cells had none.
-    Taken { missing: u64 },
+    Taken {
+        /// Cells without a value.
+        missing: u64,
+    },
     /// It was left out, for this reason.
     Bad(String),
 }
 
 /// Reads row after row.
-pub(super) struct Rows<R> {
+#[derive(Debug)]
+pub struct Rows<R> {
     reader: csv::Reader<R>,
     name: String,
     width: usize,
@@ -66,7 +93,10 @@ pub(super) struct Rows<R> {
 
 impl<R: Read> Rows<R> {
     /// Reads the header and finds the columns.
-    pub(super) fn open(
+    ///
+    /// # Errors
+    /// When there is no header, or a column is missing or there twice.
+    pub fn open(
         input: R,
         name: &str,
         separator: u8,
@@ -97,29 +127,45 @@ impl<R: Read> Rows<R> {
             }
         }
         let time = need(wanted.time)?;
-        let layout = match wanted.asset {
-            None => Layout::Long {
+        let layout = match wanted.columns {
+            Columns::Long => Layout::Long {
                 asset: need("asset")?,
                 tag: need("tag")?,
                 value: need("value")?,
                 quality: find("quality"),
                 reason: find("reason"),
             },
-            Some(asset) => {
-                for column in wanted.ignore {
+            Columns::Asset(asset, ignore) => {
+                for column in ignore {
                     need(column)?;
                 }
-                let is_tag = |(index, name): &(usize, &String)| {
-                    *index != time && !wanted.ignore.contains(*name)
-                };
-                let columns = header.iter().enumerate().filter(is_tag);
-                let tags: Vec<_> = columns.map(|(at, name)| (at, name.clone())).collect();
-                if tags.is_empty() {
-                    return Err(wrong("no column is left to import".to_owned()));
-                }
-                Layout::Wide { asset: asset.to_owned(), tags }
+                let columns = header.iter().enumerate();
+                let columns = columns.filter(|(at, name)| *at != time && !ignore.contains(*name));
+                let tags = columns.map(|(at, name)| Column {
+                    at,
+                    name: name.clone(),
+                    asset: asset.to_owned(),
+                    tag: name.clone(),
+                    key: None,
+                });
+                Layout::Wide { tags: tags.collect(), raw: false }
+            }
+            Columns::Tags(columns) => {
+                let tags = columns.iter().map(|(name, path)| {
+                    Ok(Column {
+                        at: need(name)?,
+                        name: name.clone(),
+                        asset: path.asset.to_string(),
+                        tag: path.tag.to_string(),
+                        key: None,
+                    })
+                });
+                Layout::Wide { tags: tags.collect::<Result<_, RowsError>>()?, raw: true }
             }
         };
+        if matches!(&layout, Layout::Wide { tags, .. } if tags.is_empty()) {
+            return Err(wrong("no column of values is left".to_owned()));
+        }
         Ok(Self {
             reader,
             name: name.to_owned(),
@@ -135,24 +181,26 @@ impl<R: Read> Rows<R> {
     }
 
     /// Rows so far.
-    pub(super) const fn count(&self) -> u64 {
+    #[must_use]
+    pub const fn count(&self) -> u64 {
         self.count
     }
 
     /// Line of the row read last, the header being line 1.
-    pub(super) const fn line(&self) -> u64 {
+    #[must_use]
+    pub const fn line(&self) -> u64 {
         self.line
     }
 
     /// Reads a row and appends its readings; all of them or none.
-    pub(super) fn next(
-        &mut self,
-        plant: &Plant,
-        arrived: Timestamp,
-        into: &mut Vec<RawReading>,
-    ) -> Row {
+    pub fn next(&mut self, plant: &Plant, arrived: Timestamp, into: &mut Vec<RawReading>) -> Row {
         if self.broken {
             return Row::End;
+        }
+        if let (0, Layout::Wide { tags, .. }) = (self.count, &mut self.layout) {
+            for column in tags {
+                column.key = plant.find(&column.asset, &column.tag);
+            }
         }
         match self.reader.read_record(&mut self.record) {
             Ok(false) => return Row::End,
@@ -234,18 +282,21 @@ impl<R: Read> Rows<R> {
                     }
                 }
             }
-            Layout::Wide { asset, tags } => {
-                for (column, tag) in tags {
-                    let value = number(&record[*column])
-                        .map_err(|what| format!("column `{tag}`: {what}"))?;
+            Layout::Wide { tags, raw } => {
+                for Column { at, name, asset, tag, key } in tags {
+                    let value =
+                        number(&record[*at]).map_err(|what| format!("column `{name}`: {what}"))?;
                     let Some(value) = value else {
                         missing += 1;
                         continue;
                     };
-                    let key = plant
-                        .find(asset, tag)
-                        .ok_or_else(|| format!("no source declares the tag {asset}/{tag}"))?;
-                    into.push(reading(key, RawValue::Scaled(value, Quality::Good)));
+                    let key =
+                        key.ok_or_else(|| format!("no source declares the tag {asset}/{tag}"))?;
+                    let value = match raw {
+                        true => RawValue::Number(value),
+                        false => RawValue::Scaled(value, Quality::Good),
+                    };
+                    into.push(reading(key, value));
                 }
             }
         }
@@ -289,7 +340,8 @@ fn judged(quality: &str, reason: &str) -> Result<Option<Quality>, String> {
 }
 
 /// RFC 3339, `YYYY-MM-DD hh:mm:ss` as UTC, or seconds since 1970.
-pub(in crate::cli) fn moment(text: &str) -> Option<Timestamp> {
+#[must_use]
+pub fn moment(text: &str) -> Option<Timestamp> {
     if let Some(moment) = Timestamp::parse_rfc3339(text) {
         return Some(moment);
     }
