@@ -196,3 +196,39 @@ async fn d11_a_broker_that_lost_the_session_is_subscribed_to_again_within_five_s
     eprintln!("slowest of 10 restarts: {slowest:?}");
     assert!(slowest <= Duration::from_secs(5), "{slowest:?}");
 }
+
+#[test]
+fn d09_times_far_off_are_flagged_and_never_good() {
+    use wheeltap::agents::Acquire as _;
+    use wheeltap::agents::acquisition::Acquisition;
+    use wheeltap::domain::ids::SourceId;
+    use wheeltap::domain::reading::{Quality, RawReading};
+    use wheeltap::domain::time::{Now, Timestamp};
+
+    let setting = setting(vec![], vec![mqtt("shop", 1, vec![json("vib", "p", "/v")])]);
+    let mut stage = Acquisition::for_plant(&setting.plant);
+    let tag = setting.plant.tags().next().unwrap().key;
+    let (seed, utc) = (fastrand::u64(..), Timestamp::from_micros(1_790_000_000_000_000));
+    let mut rng = fastrand::Rng::with_seed(seed);
+    let now = Now { mono: Duration::ZERO, utc, trusted: true };
+    const YEARS: i64 = 50 * 365 * 86_400;
+    for round in 0..20_000 {
+        let off = rng.i64(-YEARS..YEARS) >> rng.u32(0..30);
+        let source_time = Some(Timestamp::from_micros(utc.micros() + off * 1_000_000));
+        let value = RawValue::Number(f64::from(round));
+        let raw = RawReading { tag, source_time, arrived: utc, value, retained: false };
+        let source = SourceId::new("shop").unwrap();
+        let batch =
+            RawBatch { source, readings: vec![raw], extras: None, ack: None, historical: false };
+        let mut judged = Vec::new();
+        stage.judge(now, &batch, &mut judged);
+        let quality = judged[0].quality;
+        assert_eq!(Some(judged[0].time), source_time, "the device's time is kept");
+        let expected = match off {
+            301.. => Quality::Bad(Reason::Clock),
+            ..-600 => Quality::Uncertain(Reason::Stale),
+            _ => Quality::Good,
+        };
+        assert_eq!(quality, expected, "off by {off} s, seed {seed}");
+    }
+}
