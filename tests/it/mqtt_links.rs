@@ -305,3 +305,32 @@ async fn nats_keeps_what_was_not_durable() {
     assert_eq!(again.readings[0].value, RawValue::Number(1.5));
     again.ack.unwrap().done();
 }
+
+#[tokio::test]
+async fn what_paho_publishes_with_version_5_and_qos_2_comes_once_and_in_order() {
+    const MESSAGES: usize = 50;
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let python = root.join("target/venv/bin/python");
+    if !root.join("target/venv/ready").exists() {
+        return wait::skip("target/venv with tests/peers/requirements.txt (tests/run makes it)");
+    }
+    let Some(broker) = Mosquitto::start().await else { return };
+    let mut source = mqtt("shop", broker.port, vec![json("vib", "p/vib", "/rms")]);
+    source.broker.v5 = true;
+    let mut end = EngineEnd::start(&setting(vec![], vec![source]));
+    end.condition("source-silent", "shop", false).await;
+    let mut paho = Command::new(python);
+    paho.arg(root.join("tests/peers/paho_publisher.py"));
+    paho.args([&broker.port.to_string(), "p/vib", &MESSAGES.to_string()]);
+    let mut paho = paho.spawn().unwrap();
+    let mut heard = Vec::new();
+    while heard.len() < MESSAGES {
+        let batch = end.batch().await;
+        heard.extend(batch.readings.iter().map(|reading| reading.value));
+        batch.ack.unwrap().done();
+    }
+    let expected: Vec<RawValue> =
+        (0..MESSAGES).map(|number| RawValue::Number(number as f64)).collect();
+    assert_eq!(heard, expected);
+    assert!(paho.wait().unwrap().success());
+}

@@ -252,7 +252,8 @@ impl Link {
             clean: clean || client_id.is_empty(),
             session_expiry: if clean { 0 } else { SESSION_EXPIRY },
             receive_max: RECEIVE_MAX,
-            keep_alive: u16::try_from(keep_alive.as_secs()).unwrap_or(u16::MAX),
+            // Whole seconds, rather more than fewer: brokers end what is late.
+            keep_alive: u16::try_from(keep_alive.as_millis().div_ceil(1000)).unwrap_or(u16::MAX),
             username: broker.username.as_deref(),
             password: broker.password.as_ref().map(|password| password.expose()),
         };
