@@ -6,6 +6,7 @@
 pub mod assignment;
 pub mod calibrate;
 pub mod degradation;
+pub mod forecast;
 pub mod multivariate;
 pub mod outlier;
 pub mod profile;

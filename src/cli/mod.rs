@@ -5,6 +5,7 @@ mod ctl;
 mod demo;
 mod detect;
 mod export;
+mod forecast;
 mod import;
 mod probe;
 mod records;
@@ -37,6 +38,7 @@ enum Command {
     Scan(scan::Args),
     Simulate(simulate::Arguments),
     Detect(detect::Args),
+    Forecast(forecast::Args),
     Spectrum(spectrum::Args),
     Export(export::Args),
     Import(import::Args),
@@ -124,6 +126,7 @@ fn dispatch(command: Command) -> Result<(), Failure> {
         Command::Scan(args) => scan::run(&args),
         Command::Simulate(arguments) => simulate::run(arguments),
         Command::Detect(args) => detect::run(&args),
+        Command::Forecast(args) => forecast::run(&args),
         Command::Spectrum(args) => spectrum::run(&args),
         Command::Export(args) => export::run(&args),
         Command::Import(args) => import::run(&args),

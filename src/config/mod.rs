@@ -27,8 +27,7 @@ pub use mistake::{ConfigErrors, Mistake};
 pub use parse::{load, parse};
 pub use point::{ByteOrder, Packing, Point, PointType, Sample};
 pub use policy::default_decisions;
-pub use sources::{ComputedTag, ReplaySource, ReplayTag};
-pub use sources::{Optimization, Polling};
+pub use sources::{ComputedTag, Optimization, Polling, ReplaySource, ReplayTag};
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;

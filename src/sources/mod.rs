@@ -3,6 +3,8 @@
 //!
 //! Pure: [`poll_plan`], [`poll_class`], [`decode`], [`breaker`], [`schedule`], [`payload`],
 //! [`topics`], [`sparkplug`]. I/O: [`line`], [`modbus`], [`mqtt`], [`probe`].
+//! [`topics`], [`gather`], [`outlook`]. I/O: [`line`], [`long_read`], [`modbus`], [`mqtt`],
+//! [`probe`], [`scan`].
 //! [`topics`], [`gather`], [`guess`]. I/O: [`line`], [`long_read`], [`modbus`], [`mqtt`], [`probe`].
 //! [`topics`]. I/O: [`line`], [`modbus`], [`mqtt`], [`probe`], [`scan`].
 
@@ -16,6 +18,7 @@ pub mod long_read;
 pub mod modbus;
 pub mod mqtt;
 pub mod notes;
+pub mod outlook;
 pub mod payload;
 pub mod poll_class;
 pub mod poll_plan;

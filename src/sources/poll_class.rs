@@ -270,10 +270,15 @@ impl PollClass {
         &self.plan
     }
 
-    /// What one of its requests costs on the line, in nanoseconds.
+    /// What one of its requests costs on the line, in nanoseconds; a burst that is longer than a
+    /// request is fetched in several.
     #[must_use]
-    pub const fn cost_ns(&self, read: &PlannedRead) -> u64 {
-        self.rules.cost.read_ns(read.table, read.block.count)
+    pub fn cost_ns(&self, read: &PlannedRead) -> u64 {
+        let cost = self.rules.cost;
+        let more = u64::from(
+            read.block.count.saturating_sub(1) / self.rules.table(read.table, None).longest,
+        );
+        cost.read_ns(read.table, read.block.count).saturating_add(more * cost.request_ns)
     }
 
     /// Points the device refuses, by position.

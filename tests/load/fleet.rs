@@ -197,7 +197,7 @@ impl Fleet {
             Layout::Scattered => 20.0,
         };
         let mut missed = false;
-        let mut tell = |what, measured: f64, target: f64, unit, met: bool| {
+        let tell = |what, measured: f64, target: f64, unit, met: bool| {
             let Target { what, measured, target, unit } = Target { what, measured, target, unit };
             let verdict = if met { "met" } else { "MISSED" };
             println!("{what}: {measured:.2} {unit}, target {target} ({verdict})");

@@ -6,7 +6,7 @@
 //! it was confirmed shows in that row; the bit stays on while the next one waits for its verdict.
 
 mod figures;
-mod table;
+pub(super) mod table;
 
 use std::collections::{BTreeSet, VecDeque};
 use std::fs::File;

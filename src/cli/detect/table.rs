@@ -196,7 +196,7 @@ impl<R: BufRead> Rows<R> {
 }
 
 /// A cell as CSV wants it; times hold no separator as a rule.
-fn quoted(text: String) -> String {
+pub(in crate::cli) fn quoted(text: String) -> String {
     if text.contains([',', '"', '\n', '\r']) {
         format!("\"{}\"", text.replace('"', "\"\""))
     } else {
@@ -205,7 +205,7 @@ fn quoted(text: String) -> String {
 }
 
 /// A number; NaN for a missing one.
-fn number(text: &str) -> Option<f64> {
+pub(in crate::cli) fn number(text: &str) -> Option<f64> {
     if text.is_empty() || text.eq_ignore_ascii_case("nan") || text.eq_ignore_ascii_case("null") {
         return Some(f64::NAN);
     }
@@ -213,7 +213,7 @@ fn number(text: &str) -> Option<f64> {
 }
 
 /// A time in seconds: a plain number, `YYYY-MM-DD hh:mm:ss` as UTC, or RFC 3339.
-pub(super) fn seconds(text: &str) -> Option<f64> {
+pub(in crate::cli) fn seconds(text: &str) -> Option<f64> {
     if let Ok(number) = text.parse::<f64>() {
         return number.is_finite().then_some(number);
     }

@@ -79,7 +79,7 @@ mod tests {
     fn the_five_names_become_what_the_kernel_knows() {
         let config = |rs485: &Rs485| match mode(rs485) {
             TransceiverMode::Rs485(config) => config,
-            other => panic!("{other:?}"),
+            other @ (TransceiverMode::Default | TransceiverMode::Rs422) => panic!("{other:?}"),
         };
         let usual = config(&Rs485 {
             delay_rts_before_send: Duration::from_millis(1),

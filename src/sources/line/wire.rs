@@ -298,9 +298,9 @@ impl Wire {
                 self.send(&request).await?;
                 let echoed = if self.echo { self.hear(&request).await? } else { 0 };
                 let answer = self.receive(query, echoed, |bytes| frame::rtu(bytes, query)).await;
-                // A refused count is, in an echo, the first half of the address.
+                // What is read as the count is, in an echo, the first half of the address.
                 match answer {
-                    Err(WireError::Frame(_)) if self.buffer[..3] == request[..3] => {
+                    Err(WireError::Frame(_)) if self.buffer[..8] == request => {
                         Err(WireError::Echoed)
                     }
                     answer => answer,
@@ -310,7 +310,7 @@ impl Wire {
     }
 
     async fn send(&mut self, request: &[u8]) -> Result<(), WireError> {
-        self.buffer[..3].fill(0);
+        self.buffer[..8].fill(0);
         self.stream.write_all(request).await.map_err(WireError::Io)?;
         self.stream.flush().await.map_err(WireError::Io)
     }
