@@ -5,7 +5,7 @@ use wheeltap::domain::ids::TagKey;
 use wheeltap::domain::reading::{RawReading, RawValue, Reason};
 use wheeltap::domain::time::Timestamp;
 use wheeltap::sources::decode;
-use wheeltap::sources::payload::{self, Pointer};
+use wheeltap::sources::payload::{self, Format, Found, JsonPlan, Pointer};
 
 fn main() {
     divan::main();
@@ -82,10 +82,12 @@ const MESSAGE: &[u8] = br#"{"device":{"id":"vs-0815","fw":"2.4.1","battery":{"v"
 #[divan::bench]
 fn json_ours(bencher: divan::Bencher<'_, '_>) {
     let pointer = Pointer::parse("/values/rms/z").expect("a pointer");
-    bencher.counter(divan::counter::BytesCount::new(MESSAGE.len())).bench(|| {
+    let mut plan = JsonPlan::default();
+    plan.add(&pointer, None);
+    let (format, mut found) = (Format::Json(plan), Found::default());
+    bencher.counter(divan::counter::BytesCount::new(MESSAGE.len())).bench_local(|| {
         let message = divan::black_box(MESSAGE);
-        payload::within_bounds(message, true)?;
-        payload::json(message, &pointer)
+        payload::decode(&format, message, payload::BYTES_MAX, &mut found)
     });
 }
 

@@ -4,11 +4,12 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use wheeltap::config::{self, Table};
-use wheeltap::domain::reading::RawValue;
+use wheeltap::config::{self, Column, Samples, Table};
 use wheeltap::sources::line::frame::{self, Body, Query};
-use wheeltap::sources::payload;
+use wheeltap::sources::mqtt::wire;
+use wheeltap::sources::payload::{self, Format};
 use wheeltap::sources::scan::identity;
+use wheeltap::sparkplug;
 
 /// One decoder.
 #[derive(Debug, Clone, Copy)]
@@ -27,6 +28,8 @@ pub struct Decoder {
 pub const DECODERS: &[Decoder] = &[
     Decoder { name: "json_payload", run: json_payload, words: JSON, cost: 1 },
     Decoder { name: "text_payload", run: text_payload, words: NUMBERS, cost: 1 },
+    Decoder { name: "sparkplug_payload", run: sparkplug_payload, words: PROTOBUF, cost: 1 },
+    Decoder { name: "mqtt_packets", run: mqtt_packets, words: MQTT, cost: 1 },
     Decoder { name: "modbus_tcp", run: modbus_tcp, words: MODBUS, cost: 1 },
     Decoder { name: "modbus_rtu", run: modbus_rtu, words: MODBUS, cost: 1 },
     Decoder { name: "configuration", run: configuration, words: TOML, cost: 20 },
@@ -67,6 +70,28 @@ const NUMBERS: &[&[u8]] = &[
     b"0x10",
     b"\xc2\xa0",
     b"18446744073709551616",
+];
+const PROTOBUF: &[&[u8]] = &[
+    b"\x08\x01",
+    b"\x12\x00",
+    b"\x12\x02\x10\x01",
+    b"\x0a\x01a",
+    b"\x18\xff\x01",
+    b"\x20\x0a",
+    b"\x69\x00\x00\x00\x00\x00\x00\xf0\x7f",
+    b"\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01",
+    b"\x4a\x0b\x0a\x07Quality",
+];
+const MQTT: &[&[u8]] = &[
+    b"\x20\x02\x00\x00",
+    b"\x30\x04\x00\x01a1",
+    b"\x32\x06\x00\x01a\x00\x011",
+    b"\x32\xff\xff\x7f",
+    b"\x90\x03\x00\x01\x80",
+    b"\xd0\x00",
+    b"\x62\x02\x00\x01",
+    b"\xe0\x01\x8e",
+    b"\x13\x00\x1e",
 ];
 const TOML: &[&[u8]] = &[
     b"[",
@@ -129,22 +154,26 @@ const MODBUS: &[&[u8]] = &[
     b"\xfd",
 ];
 
-/// A JSON payload; the first line is the pointer to the value.
+/// A JSON payload; the first line is the pointer to the value, and to its time.
 pub fn json_payload(data: &[u8]) {
     let at = data.iter().position(|byte| *byte == b'\n').unwrap_or(0);
     let (pointer, message) = data.split_at(at);
     let Ok(text) = std::str::from_utf8(pointer) else { return };
     let Some(pointer) = payload::Pointer::parse(text) else { return };
-    // The order in which messages are read: bounds first.
-    if payload::within_bounds(message, true).is_err() {
+    let mut plan = payload::JsonPlan::default();
+    plan.add(&pointer, Some(&pointer));
+    let mut found = payload::Found::default();
+    if payload::decode(&Format::Json(plan), message, payload::BYTES_MAX, &mut found).is_err() {
         return;
     }
-    if let Ok(RawValue::Number(number)) = payload::json(message, &pointer) {
-        // What is out of the range of a float must be told from a number that is none.
-        assert!(!number.is_nan() || contains(message, b"nan"), "a NaN out of {message:?}");
-    }
-    if let Some(time) = payload::json_time(message, &pointer) {
-        assert_eq!(time.calendar().as_microsecond(), time.micros());
+    for item in found.items() {
+        if let payload::Value::Number(number) = item.value {
+            // What is out of the range of a float must be told from a number that is none.
+            assert!(!number.is_nan() || contains(message, b"nan"), "a NaN out of {message:?}");
+        }
+        if let Some(time) = item.time {
+            assert_eq!(time.calendar().as_microsecond(), time.micros());
+        }
     }
 }
 
@@ -154,10 +183,38 @@ fn contains(message: &[u8], word: &[u8]) -> bool {
         || message.windows(word.len()).any(|part| part.eq_ignore_ascii_case(word))
 }
 
-/// A payload that is a number as text.
+/// A payload that is a number as text; the same bytes as CSV and as samples.
 pub fn text_payload(data: &[u8]) {
-    if payload::within_bounds(data, false).is_ok() {
-        payload::text(data).ok();
+    let mut found = payload::Found::default();
+    let mut cells = payload::CsvPlan::new(b',');
+    let time = Some(Column::Name("t".to_owned()));
+    cells.add(payload::CsvSlot { value: Column::Index(1), time });
+    let forms = [
+        Format::Text,
+        Format::Csv(cells),
+        Format::Binary(Samples::F32Le),
+        Format::Binary(Samples::I16Le),
+    ];
+    for form in forms {
+        payload::decode(&form, data, payload::BYTES_MAX, &mut found).ok();
+    }
+}
+
+/// A Sparkplug B payload.
+pub fn sparkplug_payload(data: &[u8]) {
+    if let Ok(message) = sparkplug::incoming::decode(data) {
+        assert!(message.metrics.len() <= sparkplug::incoming::METRICS_MAX);
+    }
+}
+
+/// What a broker sends: packets of MQTT 3.1.1 or, after an odd first byte, of 5.
+pub fn mqtt_packets(data: &[u8]) {
+    let Some((first, packets)) = data.split_first() else { return };
+    let version = if first & 1 == 0 { wire::Version::V4 } else { wire::Version::V5 };
+    let mut inbox = wire::Inbox::new(version, 64);
+    for part in packets.chunks(1 + usize::from(first >> 1)) {
+        inbox.bytes.extend_from_slice(part);
+        while let Ok(Some(_)) = inbox.next() {}
     }
 }
 

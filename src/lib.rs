@@ -20,6 +20,7 @@ pub mod port;
 pub mod runtime;
 pub mod sim;
 pub mod sources;
+pub mod sparkplug;
 pub mod store;
 pub mod tls;
 pub mod uplink;

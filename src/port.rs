@@ -280,6 +280,9 @@ pub struct SourceHealth {
     pub last_error: Option<String>,
     /// Anything else worth knowing, by name (e.g. unit states, unknown topics).
     pub details: BTreeMap<String, String>,
+    /// What came under a wildcard and is no declared tag; asked for by itself, as it may be long.
+    #[serde(skip)]
+    pub unknown: Arc<[UnknownSeries]>,
     /// What its line's time goes to, for sources that are polled.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub load: Option<BusLoad>,
@@ -378,6 +381,19 @@ impl Lateness {
         }
         Some(f64::INFINITY)
     }
+}
+
+/// A series that no tag is declared for: listed, not stored.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct UnknownSeries {
+    /// Its topic, or node, device and metric.
+    pub name: String,
+    /// Messages since the start.
+    pub count: u64,
+    /// When the last one came.
+    pub last: Timestamp,
+    /// The beginning of its first payload, escaped.
+    pub sample: String,
 }
 
 /// How the uplink does.

@@ -97,10 +97,11 @@ pub(super) fn broker(
         }
         Ok((url.host, url.port.unwrap_or(default_port), tls))
     });
-    table.read("version", |text| match text {
-        "3.1.1" => Ok(()),
+    let v5 = table.read("version", |text| match text {
+        "3.1.1" => Ok(false),
+        "5" if connection.is_some() => Ok(true),
         "5" => Err(format!("version `5` is {NOT_AVAILABLE}: 3.1.1")),
-        _ => Err(format!("`{text}` is no version: 3.1.1")),
+        _ => Err(format!("`{text}` is no version: 3.1.1, 5")),
     });
     let client_id = table.read("client_id", |text| {
         if text.is_empty() || text.len() > CLIENT_ID_MAX || text.contains(char::is_control) {
@@ -134,7 +135,7 @@ pub(super) fn broker(
         port,
         tls,
         websocket: false,
-        v5: false,
+        v5: v5.unwrap_or(false),
         client_id: client_id.unwrap_or_else(|| names.client_id(connection)),
         username,
         password: password.map(Secret::new),

@@ -4,6 +4,7 @@
 mod env;
 mod fault_script;
 mod files;
+mod intake;
 mod link;
 mod links;
 mod mistake;
@@ -23,6 +24,7 @@ mod points_tests;
 mod tests;
 
 pub use fault_script::{FaultRule, FaultScript, Mischief, load_faults, parse_faults, unit_ranges};
+pub use intake::{Column, Intake, MqttSource, MqttTag, Payload, Samples};
 pub use link::{Certificates, Host, LineOptions, Link, Parity, Rs485, Serial};
 pub use mistake::{ConfigErrors, Mistake};
 pub use parse::{load, parse};
@@ -341,44 +343,6 @@ pub struct ModbusSource {
     pub polling: Polling,
     /// Its tags.
     pub tags: Vec<ModbusTag>,
-}
-
-/// How an MQTT payload is read.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Payload {
-    /// JSON; the value at an RFC 6901 pointer, its time at another.
-    Json {
-        /// Where the value is.
-        pointer: String,
-        /// Where its time is (RFC 3339, or seconds or milliseconds since 1970).
-        time_pointer: Option<String>,
-    },
-    /// A number as text.
-    Text,
-}
-
-/// One tag of an MQTT source.
-#[derive(Debug, Clone, PartialEq)]
-pub struct MqttTag {
-    /// What all tags share.
-    pub tag: TagConfig,
-    /// Topic filter.
-    pub topic: String,
-    /// How the payload is read.
-    pub payload: Payload,
-    /// How often a value is expected, if it is known.
-    pub expect_every: Option<Duration>,
-}
-
-/// `[[mqtt]]`
-#[derive(Debug, Clone, PartialEq)]
-pub struct MqttSource {
-    /// Its name.
-    pub name: SourceId,
-    /// The broker.
-    pub broker: Broker,
-    /// Its tags.
-    pub tags: Vec<MqttTag>,
 }
 
 /// Where messages to people go.

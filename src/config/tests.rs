@@ -639,3 +639,52 @@ fn sources_with_one_url_share_the_options_of_their_line() {
     assert!(read(&two(pause, pause)).is_ok());
     expect_mistake(&two("", pause), "modbus.url", "says otherwise");
 }
+
+#[test]
+fn mqtt_tags_say_how_their_payload_is_read() {
+    let source = |keys: &str, tag: &str| {
+        with(&format!(
+            "[[mqtt]]\nname = \"m\"\nurl = \"mqtt://b\"\n{keys}\n[[mqtt.tag]]\nid = \"t9\"\n\
+             asset = \"P-101\"\n{tag}"
+        ))
+    };
+    let tag = |lines: &str| source("", &format!("topic = \"a/b\"\n{lines}"));
+    let of = |text: &str| read(text).unwrap_or_else(|errors| panic!("{errors}")).mqtt.remove(0);
+    let payload = |lines: &str| of(&tag(lines)).tags.remove(0).payload;
+    let csv = |column, separator| Payload::Csv { column, time_column: None, separator };
+    assert_eq!(payload("payload = \"csv\"\ncolumn = 2"), csv(Column::Index(2), b','));
+    let named = Column::Name("rms".to_owned());
+    assert_eq!(payload("payload = \"csv\"\ncolumn = \"rms\"\nseparator = \";\""), csv(named, b';'));
+    assert_eq!(payload("payload = \"i16-le\""), Payload::Binary(Samples::I16Le));
+    let node = "topic = \"spBv1.0/g/+/n/{asset}\"\npayload = \"sparkplug-b\"";
+    let metric = "t9".to_owned();
+    assert_eq!(of(&source("", node)).tags[0].payload, Payload::Sparkplug { metric });
+    let kept = of(&source(
+        "version = \"5\"\nkeep_alive = \"5s\"\npayload_max = \"128KiB\"\nseries_max = 7\nmax_rate = 9",
+        "topic = \"a\"\ntime_pointer = \"/t\"\ntime = \"arrival\"",
+    ));
+    let keep_alive = Duration::from_secs(5);
+    let intake = Intake { payload_max: 128 << 10, series_max: 7, max_rate: 9, keep_alive };
+    assert_eq!(kept.intake, intake);
+    assert!(kept.broker.v5 && !kept.tags[0].device_time);
+    assert_eq!(of(&tag("")).intake, Intake::default());
+
+    expect_mistake(&tag("payload = \"csv\""), "mqtt.tag.column", "is missing");
+    expect_mistake(&tag("column = 1"), "mqtt.tag.column", "belongs to payload `csv`");
+    expect_mistake(&tag("payload = \"xml\""), "mqtt.tag.payload", "is no payload");
+    expect_mistake(&tag("time = \"device\""), "mqtt.tag.time", "no time in the payload");
+    expect_mistake(&tag("time = \"noon\""), "mqtt.tag.time", "is no time");
+    let csv = "payload = \"csv\"\ncolumn = 1\nseparator = \"ab\"";
+    expect_mistake(&tag(csv), "mqtt.tag.separator", "separates no cells");
+    expect_mistake(&tag("payload = \"sparkplug-b\""), "mqtt.tag.topic", "no Sparkplug node");
+    for (line, key) in [
+        ("payload_max = \"1MB\"", "payload_max"),
+        ("payload_max = \"2MiB\"", "payload_max"),
+        ("keep_alive = \"1ms\"", "keep_alive"),
+        ("series_max = -1", "series_max"),
+        ("max_rate = 0", "max_rate"),
+        ("version = \"4\"", "version"),
+    ] {
+        expect_mistake(&source(line, "topic = \"a\""), &format!("mqtt.{key}"), "");
+    }
+}

@@ -316,6 +316,15 @@ impl<'a> Section<'a> {
         found.node.value.as_text().filter(|_| found.node.value.as_number().is_none())
     }
 
+    /// A string, or an integer as one.
+    pub(super) fn word(&self, key: &'static str) -> Option<String> {
+        let pick = |value: &Value| {
+            let number = || value.as_integer().map(|number| number.to_string());
+            value.as_text().map(str::to_owned).or_else(number)
+        };
+        Some(self.of_kind(key, "a string or an integer", pick)?.value)
+    }
+
     /// A string that `read` understands.
     pub(super) fn read<T>(
         &self,

@@ -210,6 +210,23 @@ pub(super) fn topic_filter(text: &str) -> Result<String, String> {
     Ok(text.to_owned())
 }
 
+/// Whether a topic filter names a Sparkplug node or device: `spBv1.0/GROUP/+/NODE[/DEVICE]`. The
+/// message type does not matter: births, data and deaths are all heard.
+pub(super) fn sparkplug_topic(text: &str) -> Result<(), String> {
+    let levels: Vec<&str> = text.split('/').collect();
+    let named = |level: &str| !level.is_empty() && level != "#" && level != "{tag}";
+    let right = match levels[..] {
+        ["spBv1.0", group, _, node] => named(group) && named(node),
+        ["spBv1.0", group, _, node, device] => named(group) && named(node) && named(device),
+        _ => false,
+    };
+    let whole = levels.iter().all(|level| !level.contains('{') || *level == "{asset}");
+    if right && whole && !text.contains("{tag}") {
+        return Ok(());
+    }
+    Err(format!("`{text}` names no Sparkplug node: write spBv1.0/GROUP/+/NODE or …/NODE/DEVICE"))
+}
+
 /// A JSON pointer (RFC 6901).
 pub(super) fn json_pointer(text: &str) -> Result<String, String> {
     let wrong = |what: &str| Err(format!("`{text}` is no JSON pointer: {what}"));

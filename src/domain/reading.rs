@@ -251,15 +251,36 @@ pub struct Extras {
     pub waveforms: Vec<RawWaveform>,
 }
 
-/// Somebody waits until readings are durable. Told `true` when they are; dropped untold when they
-/// will not be (the sender then repeats).
+/// Somebody waits until readings are durable. Told when they are; dropped untold when they will not
+/// be (the sender then repeats).
 #[derive(Debug)]
-pub struct Ack(pub tokio::sync::oneshot::Sender<()>);
+pub struct Ack {
+    told: tokio::sync::oneshot::Sender<()>,
+    senders: usize,
+}
 
 impl Ack {
+    /// One sender waits.
+    #[must_use]
+    pub const fn new(told: tokio::sync::oneshot::Sender<()>) -> Self {
+        Self::of(told, 1)
+    }
+
+    /// So many senders wait together, e.g. for the messages of one batch.
+    #[must_use]
+    pub const fn of(told: tokio::sync::oneshot::Sender<()>, senders: usize) -> Self {
+        Self { told, senders }
+    }
+
+    /// How many senders wait: the more, the sooner a commit is due.
+    #[must_use]
+    pub const fn senders(&self) -> usize {
+        self.senders
+    }
+
     /// Tells the waiting sender. Whoever no longer waits does not mind.
     pub fn done(self) {
-        self.0.send(()).ok();
+        self.told.send(()).ok();
     }
 }
 

@@ -61,7 +61,7 @@ pub(super) async fn readyz(State(api): State<Api>) -> (StatusCode, Json<Value>) 
     (status, Json(json!({ "status": word, "reasons": reasons })))
 }
 
-fn source(health: &SourceHealth) -> Value {
+pub(super) fn source(health: &SourceHealth) -> Value {
     readable(serde_json::to_value(health).unwrap_or_default())
 }
 

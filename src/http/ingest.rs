@@ -106,7 +106,7 @@ async fn durable(api: &Api, readings: Vec<RawReading>) -> Result<(), Problem> {
         source: SourceId::new(SOURCE).expect("`http` is an id"),
         readings,
         extras: None,
-        ack: Some(Ack(told)),
+        ack: Some(Ack::new(told)),
         historical: false,
     };
     let not_durable = || Problem::unavailable("the readings are not durable: send them again");

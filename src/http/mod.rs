@@ -24,6 +24,7 @@ mod problem;
 mod query;
 mod readers;
 mod server;
+mod sources;
 mod stream;
 mod views;
 
@@ -149,6 +150,8 @@ fn router(
     let v1 = Router::new()
         .route("/status", get(health::status))
         .route("/stages", get(health::stages))
+        .route("/sources", get(sources::list))
+        .route("/sources/{name}", get(sources::one))
         .route("/assets", get(lists::assets))
         .route("/assets/{id}", get(lists::asset))
         .route("/tags", get(lists::tags))

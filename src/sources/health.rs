@@ -52,6 +52,19 @@ impl HealthCell {
         });
     }
 
+    /// So many polls or messages brought values, the last of them at this time.
+    pub fn goods(&self, count: u64, arrived: Timestamp) {
+        self.published.send_modify(|health| {
+            health.good += count;
+            health.last_answer = Some(arrived);
+        });
+    }
+
+    /// What came under a wildcard and is no declared tag.
+    pub fn unknown(&self, series: std::sync::Arc<[crate::port::UnknownSeries]>) {
+        self.published.send_modify(|health| health.unknown = series);
+    }
+
     /// Polls or messages failed.
     pub fn failed(&self, count: u64, error: &str) {
         self.published.send_modify(|health| {

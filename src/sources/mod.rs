@@ -2,6 +2,7 @@
 //! broker share the task.
 //!
 //! Pure: [`poll_plan`], [`poll_class`], [`decode`], [`breaker`], [`schedule`], [`payload`],
+//! [`topics`], [`sparkplug`]. I/O: [`line`], [`modbus`], [`mqtt`], [`probe`].
 //! [`topics`], [`gather`], [`outlook`]. I/O: [`line`], [`long_read`], [`modbus`], [`mqtt`],
 //! [`probe`], [`scan`].
 //! [`topics`], [`gather`], [`guess`]. I/O: [`line`], [`long_read`], [`modbus`], [`mqtt`], [`probe`].
@@ -26,6 +27,7 @@ pub mod recording;
 pub mod replay;
 pub mod scan;
 pub mod schedule;
+pub mod sparkplug;
 pub mod topics;
 
 use std::collections::BTreeMap;

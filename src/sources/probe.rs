@@ -5,7 +5,6 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use rumqttc::{AsyncClient, Event, Packet, QoS, SubscribeFilter};
 use serde::Serialize;
 
 use crate::agents::Acquire as _;
@@ -13,7 +12,7 @@ use crate::agents::acquisition::Acquisition;
 use crate::clock::Clock;
 use crate::config::{ModbusSource, MqttSource, Point, Table, TagConfig};
 use crate::domain::ids::{SourceId, TagKey};
-use crate::domain::reading::{Quality, RawBatch, Reading, Reason};
+use crate::domain::reading::{Extras, Quality, RawBatch, Reading, Reason};
 use crate::domain::tag::Plant;
 use crate::domain::time::Now;
 use crate::sources::breaker::handling;
@@ -21,14 +20,19 @@ use crate::sources::gather::Gathered;
 use crate::sources::guess::{Guess, REGISTERS_MAX, guesses};
 use crate::sources::line::{Answer, Line, LineError};
 use crate::sources::modbus::read_rules;
-use crate::sources::mqtt::{Heard, Routes, listen, options};
+use crate::sources::mqtt::routes::{Heard, Routes};
+use crate::sources::mqtt::wire::{self, HEAD_MAX, Packet};
+use crate::sources::mqtt::{Address, Link, LinkError};
 use crate::sources::poll_class::{ClassPoint, PlannedRead, PollClass};
+use crate::sources::topics::Filter;
 use crate::sources::{SourceError, decode, long_read};
 
 /// Bytes of a payload shown.
 const SAMPLE_MAX: usize = 64;
 /// Registers of a tag shown.
 const WORDS_MAX: usize = 8;
+/// Filters in one SUBSCRIBE; it must fit a broker's packet limit.
+const FILTERS_MAX: usize = 50;
 
 /// Why nothing could be asked.
 #[derive(Debug, thiserror::Error)]
@@ -45,7 +49,7 @@ pub enum ProbeError {
         /// Host and port.
         broker: String,
         /// Why.
-        source: Box<rumqttc::ConnectionError>,
+        source: LinkError,
     },
 }
 
@@ -272,51 +276,16 @@ pub async fn mqtt(
     clock: &Clock,
 ) -> Result<Vec<Probed>, ProbeError> {
     let mut routes = Routes::default();
-    for (place, tag) in source.tags.iter().enumerate() {
-        routes.route(0, TagKey(u32::try_from(place).unwrap_or(u32::MAX)), tag);
+    let place = routes.source(&source.intake);
+    for (number, tag) in source.tags.iter().enumerate() {
+        routes.route(place, TagKey(u32::try_from(number).unwrap_or(u32::MAX)), tag);
     }
-    let id = format!("{}-probe-{}", source.broker.client_id, std::process::id());
-    let mut options = options(&source.broker, &id, true)?;
-    options.set_manual_acks(false);
-    let filters = routes.subscriptions();
-    let (client, mut connection) = AsyncClient::new(options, filters.len() + 1);
+    routes.finish();
+    let packet_max = HEAD_MAX + routes.payload_max();
+    let address = Address::new(&source.broker, source.intake.keep_alive, packet_max)?;
     let mut judge = Judge::new(&source.name, source.tags.iter().map(|tag| &tag.tag));
     let mut found: BTreeMap<usize, Probed> = BTreeMap::new();
-    let mut began = clock.now().mono;
-    let listening = async {
-        while found.len() < source.tags.len() {
-            let event = connection.poll().await.map_err(Box::new)?;
-            match event {
-                Event::Incoming(Packet::ConnAck(_)) => {
-                    began = clock.now().mono;
-                    let wanted = filters.iter().map(|filter| {
-                        SubscribeFilter::new(filter.as_str().to_owned(), QoS::AtMostOnce)
-                    });
-                    // The queue was made to hold it, and `check` knows every filter to be legal.
-                    client.try_subscribe_many(wanted).ok();
-                }
-                Event::Incoming(Packet::Publish(message)) => {
-                    let now = clock.now();
-                    let Heard { readings, .. } =
-                        listen(&routes, &message.topic, &message.payload, message.retain, now.utc);
-                    let sample = &message.payload[..message.payload.len().min(SAMPLE_MAX)];
-                    for reading in readings {
-                        let place = reading.tag.0 as usize;
-                        let took = now.mono.saturating_sub(began);
-                        found.entry(place).or_insert_with(|| {
-                            let one = Gathered { readings: vec![reading], extras: None };
-                            let row = judge.row(now, reading.tag, one, Some(took));
-                            let raw = sample.escape_ascii().to_string();
-                            let note = if reading.retained { "retained" } else { "" };
-                            Probed { raw, note: note.to_owned(), ..row }
-                        });
-                    }
-                }
-                Event::Incoming(_) | Event::Outgoing(_) => {}
-            }
-        }
-        Ok(())
-    };
+    let listening = listen(source, &address, &mut routes, &mut judge, clock, &mut found);
     match tokio::time::timeout(patience, listening).await {
         // Not all of them spoke in time; that is what the rows say.
         Ok(Ok(())) | Err(_) => {}
@@ -334,4 +303,61 @@ pub async fn mqtt(
         });
     }
     Ok(found.into_values().collect())
+}
+
+/// Listens as another client, in a session of its own, until every tag has spoken.
+async fn listen(
+    source: &MqttSource,
+    address: &Address,
+    routes: &mut Routes,
+    judge: &mut Judge,
+    clock: &Clock,
+    found: &mut BTreeMap<usize, Probed>,
+) -> Result<(), LinkError> {
+    let id = format!("{}-probe-{}", source.broker.client_id, std::process::id());
+    let mut link = Link::open(address, &id, true).await?;
+    let began = clock.now().mono;
+    let filters = routes.subscriptions();
+    for (id, filters) in (1..).zip(filters.chunks(FILTERS_MAX)) {
+        let texts = filters.iter().map(Filter::as_str);
+        wire::subscribe(&mut link.outbox, address.version(), id, texts, 0);
+    }
+    link.flush().await?;
+    let mut heard = Heard::default();
+    while found.len() < source.tags.len() {
+        link.read().await?;
+        let now = clock.now();
+        while let Some(packet) = link.inbox.next()? {
+            let Packet::Message(message) = packet else { continue };
+            routes.hear(&message, now, &mut heard);
+            let sample = &message.payload[..message.payload.len().min(SAMPLE_MAX)];
+            let raw = sample.escape_ascii().to_string();
+            let note = if message.retained { "retained" } else { "" };
+            let took = now.mono.saturating_sub(began);
+            for (tag, one) in apart(&mut heard) {
+                found.entry(tag.0 as usize).or_insert_with(|| {
+                    let row = judge.row(now, tag, one, Some(took));
+                    Probed { raw: raw.clone(), note: note.to_owned(), ..row }
+                });
+            }
+        }
+    }
+    Ok(())
+}
+
+/// What a message said, tag by tag.
+fn apart(heard: &mut Heard) -> Vec<(TagKey, Gathered)> {
+    let readings = heard.readings.drain(..).chain(heard.historical.drain(..));
+    let readings =
+        readings.map(|reading| (reading.tag, Gathered { readings: vec![reading], extras: None }));
+    let texts = heard.extras.texts.drain(..).map(|text| {
+        let extras = Extras { texts: vec![text.clone()], waveforms: Vec::new() };
+        (text.tag, Gathered { readings: Vec::new(), extras: Some(Box::new(extras)) })
+    });
+    let bursts = heard.extras.waveforms.drain(..).map(|burst| {
+        let tag = burst.tag;
+        let extras = Extras { texts: Vec::new(), waveforms: vec![burst] };
+        (tag, Gathered { readings: Vec::new(), extras: Some(Box::new(extras)) })
+    });
+    readings.chain(texts).chain(bursts).collect()
 }

@@ -295,7 +295,9 @@ impl<R: FnMut(RingReport) + Send + 'static> RingThread<R> {
             return Some(failing.retry_at);
         }
         let full = self.ring.pending() >= GROUP_READINGS_DUE;
-        if full || self.acks.len() >= ACKS_DUE || self.ring.era_waits() {
+        let senders = || self.acks.iter().map(|waiting| waiting.ack.senders());
+        let crowded = self.acks.len() >= ACKS_DUE || senders().sum::<usize>() >= ACKS_DUE;
+        if full || crowded || self.ring.era_waits() {
             return Some(since);
         }
         let group = since + self.commit_every;

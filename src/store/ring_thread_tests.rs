@@ -36,7 +36,7 @@ fn acked(from: u64, count: u64) -> (RingBatch, oneshot::Receiver<()>) {
     (
         RingBatch {
             readings: readings(from, count),
-            acks: vec![Ack(sender)],
+            acks: vec![Ack::new(sender)],
             ..RingBatch::default()
         },
         receiver,

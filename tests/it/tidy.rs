@@ -29,7 +29,8 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("tls", &["config"]),
     ("sim", &["backoff", "clock", "config", "domain"]),
     ("notify", &["config", "domain"]),
-    ("sources", &["agents", "backoff", "clock", "config", "domain", "port", "tls"]),
+    ("sparkplug", &[]),
+    ("sources", &["agents", "backoff", "clock", "config", "domain", "port", "sparkplug", "tls"]),
     ("store", &["agents", "clock", "config", "domain", "port"]),
     // The journal and the ring are the queue: the uplink reads them itself.
     ("uplink", &["agents", "backoff", "clock", "config", "domain", "port", "store", "tls"]),

@@ -11,7 +11,12 @@ pub(crate) struct Mosquitto {
     pub(crate) port: u16,
     child: Child,
     directory: tempfile::TempDir,
+    /// Lines of its configuration after the listener.
+    settings: String,
 }
+
+/// A test must not lose messages to the default queue limit of 1,000.
+const BOUNDLESS: &str = "max_queued_messages 0\nmax_inflight_messages 0";
 
 impl Mosquitto {
     /// Starts a broker for tests that wait for processes, not for tasks.
@@ -26,15 +31,21 @@ impl Mosquitto {
 
     /// Starts a broker; `None` (and a line saying so) when it is not installed.
     pub(crate) async fn start() -> Option<Self> {
+        Self::start_with(BOUNDLESS).await
+    }
+
+    /// The same with these lines in its configuration, after its listener.
+    pub(crate) async fn start_with(settings: &str) -> Option<Self> {
         // It cannot be given port 0, so it is started again when somebody took the port meanwhile.
         for _ in 0..10 {
             let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
             let directory = tempfile::tempdir().unwrap();
-            let Some(child) = Self::spawn(port, &directory) else {
+            let Some(child) = Self::spawn(port, &directory, settings) else {
                 super::wait::skip("mosquitto");
                 return None;
             };
-            let mut broker = Self { port, child, directory };
+            let settings = settings.to_owned();
+            let mut broker = Self { port, child, directory, settings };
             if broker.is_ready().await {
                 return Some(broker);
             }
@@ -42,12 +53,10 @@ impl Mosquitto {
         panic!("mosquitto did not start on ten ports");
     }
 
-    fn spawn(port: u16, directory: &tempfile::TempDir) -> Option<Child> {
+    fn spawn(port: u16, directory: &tempfile::TempDir, settings: &str) -> Option<Child> {
         let path = directory.path().join("mosquitto.conf");
         let mut file = std::fs::File::create(&path).unwrap();
-        // A test must not lose messages to the default queue limit of 1,000.
-        writeln!(file, "listener {port} 127.0.0.1\nallow_anonymous true\nmax_queued_messages 0\nmax_inflight_messages 0")
-            .unwrap();
+        writeln!(file, "listener {port} 127.0.0.1\nallow_anonymous true\n{settings}").unwrap();
         let program = ["/usr/sbin/mosquitto", "/usr/local/sbin/mosquitto", "mosquitto"];
         program.into_iter().find_map(|program| {
             let mut command = Command::new(program);
@@ -70,16 +79,26 @@ impl Mosquitto {
 
     /// Stops the broker in its tracks: connections stay, nothing is read or answered.
     pub(crate) fn freeze(&self) {
+        self.signal(rustix::process::Signal::STOP);
+    }
+
+    /// Lets a frozen broker go on.
+    pub(crate) fn thaw(&self) {
+        self.signal(rustix::process::Signal::CONT);
+    }
+
+    fn signal(&self, signal: rustix::process::Signal) {
         let id = i32::try_from(self.child.id()).unwrap();
         let process = rustix::process::Pid::from_raw(id).expect("a child has a process id");
-        rustix::process::kill_process(process, rustix::process::Signal::STOP).unwrap();
+        rustix::process::kill_process(process, signal).unwrap();
     }
 
     /// Kills the broker and starts it again on its port, its sessions lost.
     pub(crate) async fn restart(&mut self) {
         self.kill();
         loop {
-            self.child = Self::spawn(self.port, &self.directory).expect("it started before");
+            self.child =
+                Self::spawn(self.port, &self.directory, &self.settings).expect("it started before");
             if self.is_ready().await {
                 return;
             }

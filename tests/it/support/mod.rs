@@ -8,6 +8,7 @@ pub(crate) mod daemon;
 pub(crate) mod engine_end;
 pub(crate) mod memory_line;
 pub(crate) mod modbus_server;
+pub(crate) mod publisher;
 pub(crate) mod registers;
 pub(crate) mod rtu_server;
 pub(crate) mod setting;

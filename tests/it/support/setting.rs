@@ -124,11 +124,18 @@ pub(crate) fn mqtt(name: &str, port: u16, tags: Vec<MqttTag>) -> MqttSource {
         ca: None,
         identity: None,
     };
-    MqttSource { name: SourceId::new(name).unwrap(), broker, tags }
+    let intake = wheeltap::config::Intake::default();
+    MqttSource { name: SourceId::new(name).unwrap(), broker, tags, intake }
 }
 
 /// A tag `A/{name}` in JSON messages on `topic`.
 pub(crate) fn json(name: &str, topic: &str, pointer: &str) -> MqttTag {
     let payload = Payload::Json { pointer: pointer.to_owned(), time_pointer: None };
-    MqttTag { tag: tag(name), topic: topic.to_owned(), payload, expect_every: None }
+    payload_tag(name, topic, payload)
+}
+
+/// A tag `A/{name}` in messages of this form on `topic`.
+pub(crate) fn payload_tag(name: &str, topic: &str, payload: Payload) -> MqttTag {
+    let topic = topic.to_owned();
+    MqttTag { tag: tag(name), topic, payload, expect_every: None, device_time: false }
 }
