@@ -84,7 +84,7 @@ impl ReadRules {
             Table::Coil | Table::Discrete => self.max_coils,
             Table::Holding | Table::Input => self.max_registers,
         };
-        let zero = self.from_zero(table);
+        let zero = self.reads_from_zero(table);
         Rules {
             table,
             longest: learnt.map_or(most, |learnt| learnt.min(most)).max(1),
@@ -95,7 +95,7 @@ impl ReadRules {
         }
     }
 
-    fn from_zero(&self, table: Table) -> bool {
+    fn reads_from_zero(&self, table: Table) -> bool {
         self.coils_from_zero && table == Table::Coil
     }
 }
@@ -312,7 +312,7 @@ impl PollClass {
     }
 
     fn placed(&self, table: Table, block: Block) -> Block {
-        if self.rules.from_zero(table) { block.from_zero() } else { block }
+        if self.rules.reads_from_zero(table) { block.from_zero() } else { block }
     }
 
     /// The device refuses this point: it is left out for a while, longer each time. Returns
