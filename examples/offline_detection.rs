@@ -3,7 +3,7 @@
 //!
 //! ```sh
 //! cargo run --example offline_detection                 # on a recording it makes itself
-//! cargo run --example offline_detection -- run.csv 400  # a CSV of numbers, and how many rows to learn from
+//! cargo run --example offline_detection -- run.csv 400  # a CSV, and how many rows to learn from
 //! ```
 
 use std::error::Error;
@@ -127,15 +127,33 @@ fn invented() -> Table {
     (names.map(str::to_owned).to_vec(), rows)
 }
 
-/// A header line, then numbers; an empty cell is a missing value.
+/// A header line, then numbers; an empty cell is a missing value. Columns of times are left out:
+/// the rows count as one second apart.
 fn read(text: &str) -> Result<Table, Box<dyn Error>> {
     let mut lines = text.lines();
-    let names = lines.next().ok_or("the file is empty")?.split(',').map(str::to_owned).collect();
-    let cell = |cell: &str| match cell.trim() {
-        "" => Ok(None),
-        number => number.parse().map(Some),
+    let names: Vec<&str> = lines.next().ok_or("the file is empty")?.split(',').collect();
+    let cells: Vec<Vec<&str>> =
+        lines.map(|line| line.split(',').map(str::trim).collect()).collect();
+    let is_time = |column: usize| {
+        let mut times = cells.iter().filter_map(|row| row.get(column)).map(|cell| {
+            Timestamp::parse_rfc3339(cell).is_some()
+                || cell.parse::<jiff::civil::DateTime>().is_ok()
+        });
+        times.next().is_some_and(|first| first && times.all(|time| time))
     };
-    let rows: Result<_, std::num::ParseFloatError> =
-        lines.map(|line| line.split(',').map(cell).collect()).collect();
-    Ok((names, rows?))
+    let kept: Vec<usize> = (0..names.len()).filter(|column| !is_time(*column)).collect();
+    let mut rows = Vec::new();
+    for (line, row) in (2..).zip(&cells) {
+        let cell = |column: &usize| match row.get(*column) {
+            None => {
+                Err(format!("line {line}: {} cells, the header has {}", row.len(), names.len()))
+            }
+            Some(&"") => Ok(None),
+            Some(text) => {
+                text.parse().map(Some).map_err(|_| format!("line {line}: `{text}` is no number"))
+            }
+        };
+        rows.push(kept.iter().map(cell).collect::<Result<Vec<_>, _>>()?);
+    }
+    Ok((kept.into_iter().map(|column| names[column].trim().to_owned()).collect(), rows))
 }

@@ -65,6 +65,8 @@ pub enum Input {
         /// Told after the commit.
         reply: oneshot::Sender<CommandResult>,
     },
+    /// What a source has found out about a device; kept as a record.
+    Note(SourceNote),
     /// Commit what is there, save what was learnt, and stop.
     Stop {
         /// Told when all is durable.
@@ -86,6 +88,15 @@ pub struct ConditionReport {
     pub severity: Severity,
     /// One sentence for a person.
     pub message: String,
+}
+
+/// Something a source has found out about a device and is handed back after a restart.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SourceNote {
+    /// What it is about, e.g. `modbus/plc1/3`; a later note of this id replaces it.
+    pub id: String,
+    /// What was found; `None` when there is nothing to know any more.
+    pub body: Option<Value>,
 }
 
 /// Rows that will never be sent.
@@ -269,6 +280,104 @@ pub struct SourceHealth {
     pub last_error: Option<String>,
     /// Anything else worth knowing, by name (e.g. unit states, unknown topics).
     pub details: BTreeMap<String, String>,
+    /// What its line's time goes to, for sources that are polled.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub load: Option<BusLoad>,
+}
+
+/// What the time of a line goes to. Shares are of the last ten seconds, 0 to 1.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct BusLoad {
+    /// Share of the line's time that requests took, those of other sources on it included.
+    pub line_share: f64,
+    /// Of these, requests without an answer.
+    pub dead_share: f64,
+    /// The units of this source.
+    pub units: BTreeMap<u8, UnitLoad>,
+    /// How long after its tick a poll had its last answer.
+    pub lateness: Lateness,
+}
+
+/// What one unit takes of its line.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
+pub struct UnitLoad {
+    /// Share of the line's time.
+    pub share: f64,
+    /// Seconds since the start.
+    pub busy_seconds: f64,
+}
+
+/// How late polls are: a histogram over the whole run.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+#[serde(into = "LatenessSummary")]
+pub struct Lateness {
+    /// Polls by bucket; the last one holds those beyond all bounds.
+    counts: [u64; Lateness::BOUNDS.len() + 1],
+    sum_seconds: f64,
+}
+
+/// What people are told of a [`Lateness`].
+#[derive(Debug, Clone, Serialize)]
+struct LatenessSummary {
+    polls: u64,
+    p50_seconds: Option<f64>,
+    p99_seconds: Option<f64>,
+}
+
+impl From<Lateness> for LatenessSummary {
+    fn from(lateness: Lateness) -> Self {
+        let finite = |share| lateness.quantile(share).filter(|bound| bound.is_finite());
+        Self { polls: lateness.polls(), p50_seconds: finite(0.5), p99_seconds: finite(0.99) }
+    }
+}
+
+impl Lateness {
+    /// Upper bounds of the buckets, in seconds.
+    pub const BOUNDS: [f64; 12] =
+        [0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0];
+
+    /// One more poll, this late.
+    pub fn count(&mut self, by: Duration) {
+        let by = by.as_secs_f64();
+        self.counts[Self::BOUNDS.partition_point(|bound| *bound < by)] += 1;
+        self.sum_seconds += by;
+    }
+
+    /// How many polls were counted.
+    #[must_use]
+    pub fn polls(&self) -> u64 {
+        self.counts.iter().sum()
+    }
+
+    /// Polls within each of [`Self::BOUNDS`], and their lateness in all, in seconds.
+    #[must_use]
+    pub fn cumulative(&self) -> (Vec<(f64, u64)>, f64) {
+        let mut within = 0;
+        let rows = Self::BOUNDS.iter().zip(&self.counts).map(|(&bound, count)| {
+            within += count;
+            (bound, within)
+        });
+        (rows.collect(), self.sum_seconds)
+    }
+
+    /// The bound, in seconds, below which this share of the polls lies; infinite beyond the last,
+    /// `None` when there were none.
+    #[must_use]
+    pub fn quantile(&self, share: f64) -> Option<f64> {
+        let polls = self.polls();
+        if polls == 0 {
+            return None;
+        }
+        let wanted = share * polls as f64;
+        let mut within = 0_u64;
+        for (bound, count) in Self::BOUNDS.iter().chain([&f64::INFINITY]).zip(&self.counts) {
+            within += count;
+            if within as f64 >= wanted {
+                return Some(*bound);
+            }
+        }
+        Some(f64::INFINITY)
+    }
 }
 
 /// How the uplink does.

@@ -1,4 +1,4 @@
-//! TLS to brokers: rustls with the ring provider. There is no switch that turns verification off.
+//! TLS to brokers and machines: rustls with the ring provider. There is no switch that turns verification off.
 
 use std::sync::Arc;
 
@@ -6,7 +6,7 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ClientConfig, RootCertStore};
 
-use crate::config::Broker;
+use crate::config::{Broker, Secret};
 
 /// Why certificates or keys cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -42,8 +42,20 @@ pub enum TlsError {
 /// # Errors
 /// [`TlsError`].
 pub fn client_config(broker: &Broker) -> Result<Arc<ClientConfig>, TlsError> {
+    config(broker.ca.as_deref(), broker.identity.as_ref())
+}
+
+/// The TLS settings of any client: CA certificates (the system's when there are none), and its own
+/// certificate and key, all PEM. TLS 1.2 and 1.3.
+///
+/// # Errors
+/// [`TlsError`].
+pub fn config(
+    ca: Option<&[u8]>,
+    identity: Option<&(Vec<u8>, Secret)>,
+) -> Result<Arc<ClientConfig>, TlsError> {
     let mut roots = RootCertStore::empty();
-    match &broker.ca {
+    match ca {
         Some(pem) => {
             for certificate in certificates(pem, "CA certificate")? {
                 roots.add(certificate).map_err(TlsError::Unfit)?;
@@ -64,7 +76,7 @@ pub fn client_config(broker: &Broker) -> Result<Arc<ClientConfig>, TlsError> {
         .with_safe_default_protocol_versions()
         .map_err(TlsError::Unfit)?
         .with_root_certificates(roots);
-    let config = match &broker.identity {
+    let config = match identity {
         None => builder.with_no_client_auth(),
         Some((certificate, key)) => {
             let chain = certificates(certificate, "client certificate")?;
@@ -86,7 +98,6 @@ fn certificates(pem: &[u8], what: &'static str) -> Result<Vec<CertificateDer<'st
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::Secret;
 
     fn broker(ca: Option<&[u8]>, identity: Option<(&[u8], &str)>) -> Broker {
         Broker {

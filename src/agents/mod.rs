@@ -13,7 +13,13 @@
 //! snapshot and sees the event once more; failing again, the event is set aside.
 
 pub mod acquisition;
+pub mod acquisition_bursts;
+pub mod acquisition_counters;
+#[cfg(test)]
+mod acquisition_points_tests;
+pub mod acquisition_texts;
 pub mod approval;
+mod computed;
 pub mod detection;
 pub mod failure_modes;
 pub mod learning;
@@ -38,7 +44,7 @@ use crate::config::Config;
 use crate::domain::command::{Command, CommandResult};
 use crate::domain::event::{Body, Event, JobSpec, Message};
 use crate::domain::ids::EventId;
-use crate::domain::reading::{RawBatch, Reading};
+use crate::domain::reading::{Burst, RawBatch, Reading};
 use crate::domain::record::{Record, RecordKind};
 use crate::domain::tag::Plant;
 use crate::domain::time::Now;
@@ -415,4 +421,32 @@ pub trait Acquire: Stage {
     /// reading for every raw value that is not an exact repeat; arrival numbers are given by the
     /// engine afterwards.
     fn judge(&mut self, now: Now, batch: &RawBatch, readings: &mut Vec<Reading>);
+
+    /// What else is to be known of the readings that the last call of [`Self::judge`] appended, one
+    /// mark each; fewer marks mean that nothing is special about the rest.
+    fn marks(&self) -> &[Mark] {
+        &[]
+    }
+
+    /// The bursts of the batch judged last, in the tag's unit. A burst belongs to the reading of
+    /// the same tag and time; without one it is a repeat.
+    fn take_bursts(&mut self) -> Vec<Burst> {
+        Vec::new()
+    }
+}
+
+/// What is to be known of a judged reading besides itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Mark {
+    /// Whether it is stored and sent upstream. One that says nothing new (deadband) is seen by every
+    /// stage all the same: limits and detection lose nothing.
+    pub stored: bool,
+    /// Its time is the device's own: it stays when the gateway's clock is put right.
+    pub own_time: bool,
+}
+
+impl Default for Mark {
+    fn default() -> Self {
+        Self { stored: true, own_time: false }
+    }
 }

@@ -83,6 +83,7 @@ fn prediction(bench: &Bench, anomaly: EventId) -> Prediction {
         skills: vec!["mechanical".to_owned()],
         repair_seconds: 3600.0,
         anomaly: Some(anomaly),
+        track_record: crate::domain::prognosis::TrackRecord::default(),
     }
 }
 

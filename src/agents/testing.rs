@@ -8,8 +8,8 @@ use serde_json::Value;
 
 use super::{Chain, Delivery, Effect, IdSource, Outbox, Saved, Setting, Stage, StageError};
 use crate::config::{
-    Approval, Config, DecisionRow, Detection, FailureMode, Gateway, Http, ModbusSource, ModbusTag,
-    Point, PointType, Shift, Store, Table, TagConfig, Technician,
+    Approval, Config, DecisionRow, Detection, FailureMode, Gateway, Host, Http, LineOptions, Link,
+    ModbusSource, ModbusTag, Point, PointType, Shift, Store, Table, TagConfig, Technician,
 };
 use crate::domain::asset::{Asset, AssetClass};
 use crate::domain::command::{Command, CommandResult, Verb};
@@ -377,6 +377,7 @@ pub(crate) fn plain_config() -> Config {
             id: "gw-01".to_owned(),
             data_dir: "data".into(),
             time_zone: jiff::tz::TimeZone::UTC,
+            clock: Default::default(),
         },
         store: Store {
             max_disk: 512 << 20,
@@ -403,15 +404,18 @@ pub(crate) fn plain_config() -> Config {
         ],
         modbus: vec![ModbusSource {
             name: SourceId::new("plc1").unwrap(),
-            host: "127.0.0.1".to_owned(),
-            port: 5020,
+            link: Link::Tcp(Host { name: "127.0.0.1".to_owned(), port: 5020 }),
+            line: LineOptions::default(),
             poll: Duration::from_secs(1),
             timeout: Duration::from_millis(500),
             breaker_max: Duration::from_secs(60),
             max_registers: 125,
+            polling: crate::config::Polling::default(),
             tags,
         }],
         mqtt: Vec::new(),
+        computed: Vec::new(),
+        replay: Vec::new(),
         notify: Vec::new(),
         decisions: vec![
             row(Some(30), 0.6, 1, Action::Act),

@@ -6,11 +6,15 @@ use std::path::PathBuf;
 use crate::config::{self, Config, ConfigErrors};
 use crate::domain::event::Action;
 
-use super::{Code, Failure};
+use crate::sources::outlook::{Outlook, outlooks};
+
+use super::{Code, Failure, records};
 
 /// Check a configuration file and report all its mistakes.
 ///
-/// Opens no connection and changes nothing. Mistakes are printed on stderr, one a line, as
+/// Opens no connection and changes nothing. Prints what the configuration says, and the requests
+/// that its Modbus sources will make with the time they take of their lines; warns, on stderr, when
+/// they do not fit. `--format csv` prints the requests alone. Mistakes are printed on stderr, one a line, as
 /// `FILE:LINE:COLUMN: table.key: what is wrong`; overrides from the environment
 /// (WHEELTAP__SECTION__KEY) are checked too. Ends with 0, or with 78 when something is wrong.
 #[derive(Debug, clap::Args)]
@@ -29,20 +33,31 @@ enum Format {
     Table,
     /// One JSON document, on stdout in either case
     Json,
+    /// The requests to Modbus devices, one a line
+    Csv,
 }
+
+/// What is printed of a request.
+const COLUMNS: [&str; 9] =
+    ["connection", "source", "unit", "table", "from", "count", "tags", "every_ms", "ms"];
 
 pub(super) fn run(args: &Args) -> Result<(), Failure> {
     match config::load(&args.config) {
         Ok(config) => {
+            let plan = outlooks(&config.modbus);
             let out = match args.format {
-                Format::Table => summary(&config),
-                Format::Json => format!("{}\n", json_summary(&config)),
+                Format::Table => format!("{}{}", summary(&config), requests(&plan)),
+                Format::Json => format!("{}\n", json_summary(&config, &plan)),
+                Format::Csv => records::list(records::Format::Csv, &COLUMNS, &rows(&plan)),
             };
+            for warning in plan.iter().flat_map(|line| &line.warnings) {
+                eprintln!("warning: {warning}");
+            }
             io::stdout().write_all(out.as_bytes()).map_err(Failure::failed)
         }
         Err(errors) => {
             match args.format {
-                Format::Table => eprintln!("{errors}"),
+                Format::Table | Format::Csv => eprintln!("{errors}"),
                 // A program reads it, and so expects it where results are.
                 Format::Json => println!("{}", json_errors(&errors)),
             }
@@ -57,13 +72,17 @@ fn json_errors(errors: &ConfigErrors) -> serde_json::Value {
     serde_json::json!({ "ok": false, "mistakes": errors.mistakes })
 }
 
-fn json_summary(config: &Config) -> serde_json::Value {
+fn json_summary(config: &Config, plan: &[Outlook]) -> serde_json::Value {
     let source = |kind: &str, name: &str, address: String, tags: usize| serde_json::json!({ "kind": kind, "name": name, "address": address, "tags": tags });
     let modbus = config.modbus.iter().map(|modbus| {
         source("modbus", modbus.name.as_str(), modbus_address(modbus), modbus.tags.len())
     });
     let mqtt = config.mqtt.iter().map(|mqtt| {
         source("mqtt", mqtt.name.as_str(), broker_address(&mqtt.broker), mqtt.tags.len())
+    });
+    let replay = config.replay.iter().map(|replay| {
+        let file = replay.file.display().to_string();
+        source("replay", replay.name.as_str(), file, replay.tags.len())
     });
     serde_json::json!({
         "ok": true,
@@ -72,15 +91,56 @@ fn json_summary(config: &Config) -> serde_json::Value {
         "hash": config.hash,
         "assets": config.assets.len(),
         "technicians": config.technicians.len(),
-        "sources": modbus.chain(mqtt).collect::<Vec<_>>(),
+        "sources": modbus.chain(mqtt).chain(replay).collect::<Vec<_>>(),
         "upstream": config.upstream.as_ref().map(|upstream| broker_address(&upstream.broker)),
         "http": config.http.listen.map(|address| address.to_string()),
         "decisions": config.decisions.len(),
+        "requests": rows(plan),
+        "lines": plan
+            .iter()
+            .map(|line| serde_json::json!({ "connection": line.connection, "load": line.load }))
+            .collect::<Vec<_>>(),
+        "warnings": plan.iter().flat_map(|line| &line.warnings).collect::<Vec<_>>(),
     })
 }
 
+/// The requests as records; times in milliseconds.
+fn rows(plan: &[Outlook]) -> Vec<serde_json::Value> {
+    let ms = |span: std::time::Duration| (span.as_secs_f64() * 1e5).round() / 100.0;
+    let requests = plan.iter().flat_map(|line| &line.requests);
+    requests
+        .map(|request| {
+            serde_json::json!({
+                "connection": request.connection,
+                "source": request.source,
+                "unit": request.unit,
+                "table": request.table,
+                "from": request.from,
+                "count": request.count,
+                "tags": request.tags,
+                "every_ms": ms(request.every),
+                "ms": ms(request.takes),
+            })
+        })
+        .collect()
+}
+
+/// The requests for people, with the load of each line; nothing without Modbus sources.
+fn requests(plan: &[Outlook]) -> String {
+    if plan.is_empty() {
+        return String::new();
+    }
+    let table = records::list(records::Format::Table, &COLUMNS, &rows(plan));
+    let loads = plan.iter().map(|line| {
+        let (count, load) = (line.requests.len(), line.load * 100.0);
+        let connection = &line.connection;
+        format!("{connection}: {count} request{}, {load:.1} % of the line's time\n", plural(count))
+    });
+    format!("\n{table}{}", loads.collect::<String>())
+}
+
 fn modbus_address(source: &config::ModbusSource) -> String {
-    format!("tcp://{}", authority(&source.host, source.port))
+    source.link.to_string()
 }
 
 fn broker_address(broker: &config::Broker) -> String {
@@ -123,6 +183,10 @@ fn summary(config: &Config) -> String {
         let tags = source.tags.len();
         let address = broker_address(&source.broker);
         line("mqtt", format!("{} {address}: {tags} tag{}", source.name, plural(tags)));
+    }
+    for source in &config.replay {
+        let (tags, file) = (source.tags.len(), source.file.display());
+        line("replay", format!("{} {file}: {tags} tag{}", source.name, plural(tags)));
     }
     line("technicians", config.technicians.len().to_string());
     let upstream = config.upstream.as_ref();

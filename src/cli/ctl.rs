@@ -54,6 +54,19 @@ enum What {
     WorkOrders(List),
     /// Events that a stage could not digest (--all: retried ones too)
     DeadLetters(List),
+    /// What a tag will do next, with bands and the time to its limits
+    Forecast {
+        /// Machine
+        asset: String,
+        /// Its tag
+        tag: String,
+        /// How far, e.g. 90m, 24h, 7d
+        #[arg(long, value_name = "DURATION", default_value = "24h")]
+        horizon: String,
+        /// Also say when this value will be reached
+        #[arg(long, value_name = "X", allow_hyphen_values = true)]
+        limit: Option<f64>,
+    },
     /// Say that somebody knows of an alarm
     Ack {
         /// Alarm
@@ -353,6 +366,28 @@ fn act(args: Args) -> Result<String, CtlError> {
             let stages = daemon.ask("/stages", None)?;
             let rows = stages.get("items").and_then(Value::as_array).cloned().unwrap_or_default();
             Ok(records::list(format, &columns, &rows))
+        }
+        What::Forecast { asset, tag, horizon, limit } => {
+            let (asset, tag, horizon) = (encoded(&asset), encoded(&tag), encoded(&horizon));
+            let mut path = format!("/forecast?asset={asset}&tag={tag}&horizon={horizon}");
+            if let Some(limit) = limit {
+                path.push_str(&format!("&limit={}", encoded(&limit.to_string())));
+            }
+            let found = daemon.ask(&path, None)?;
+            if matches!(format, Format::Json) {
+                return Ok(records::one(format, &found));
+            }
+            let rows =
+                |key: &str| found.get(key).and_then(Value::as_array).cloned().unwrap_or_default();
+            let columns = ["step", "time", "mean", "lower_80", "upper_80", "lower_95", "upper_95"];
+            let mut text = records::list(format, &columns, &rows("steps"));
+            let limits = rows("limits");
+            if !limits.is_empty() {
+                let columns = ["name", "limit", "probability", "p10", "p50", "p90"];
+                text.push('\n');
+                text.push_str(&records::list(format, &columns, &limits));
+            }
+            Ok(text)
         }
         What::Assets => {
             let columns = [

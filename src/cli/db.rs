@@ -18,19 +18,15 @@ pub struct Db {
 #[derive(Debug, Subcommand)]
 enum Action {
     /// Size, span and counts of the journal and of the ring.
-    Info(Where),
+    Info(Asked),
     /// Checks structure, checksums, bodies and sequences; exit code 1 when something is wrong.
-    Verify(Where),
+    Verify(Asked),
 }
 
 #[derive(Debug, Args)]
-struct Where {
-    /// The configuration that names the data directory.
-    #[arg(long, value_name = "FILE", required_unless_present = "data_dir")]
-    config: Option<PathBuf>,
-    /// The data directory itself.
-    #[arg(long, value_name = "DIR", conflicts_with = "config")]
-    data_dir: Option<PathBuf>,
+struct Asked {
+    #[command(flatten)]
+    place: Where,
     /// How to print.
     #[arg(long, value_enum, default_value_t = Format::Table)]
     format: Format,
@@ -44,6 +40,17 @@ enum Format {
     Json,
 }
 
+/// Which data directory.
+#[derive(Debug, Args)]
+pub(super) struct Where {
+    /// The configuration that names the data directory.
+    #[arg(long, value_name = "FILE", required_unless_present = "data_dir")]
+    config: Option<PathBuf>,
+    /// The data directory itself.
+    #[arg(long, value_name = "DIR", conflicts_with = "config")]
+    data_dir: Option<PathBuf>,
+}
+
 /// Runs the command.
 ///
 /// # Errors
@@ -51,13 +58,17 @@ enum Format {
 /// directory.
 pub fn run(db: &Db) -> Result<(), Failure> {
     match &db.action {
-        Action::Info(place) => info(place),
-        Action::Verify(place) => verify(place),
+        Action::Info(asked) => info(asked),
+        Action::Verify(asked) => verify(asked),
     }
 }
 
 impl Where {
-    fn directory(&self) -> Result<PathBuf, Failure> {
+    /// The directory.
+    ///
+    /// # Errors
+    /// Exit code 78 when there is none, or the configuration is wrong.
+    pub(super) fn directory(&self) -> Result<PathBuf, Failure> {
         let dir = match (&self.data_dir, &self.config) {
             (Some(dir), _) => dir.clone(),
             (None, Some(file)) => {
@@ -73,11 +84,11 @@ impl Where {
     }
 }
 
-fn info(place: &Where) -> Result<(), Failure> {
-    let dir = place.directory()?;
+fn info(asked: &Asked) -> Result<(), Failure> {
+    let dir = asked.place.directory()?;
     let files = inspect::info(&dir).map_err(Failure::failed)?;
     let mut text = String::new();
-    match place.format {
+    match asked.format {
         Format::Json => {
             let file_json = |file: &inspect::FileInfo| {
                 let name = serde_json::json!(file.file);
@@ -110,8 +121,8 @@ fn info(place: &Where) -> Result<(), Failure> {
     print(&text)
 }
 
-fn verify(place: &Where) -> Result<(), Failure> {
-    let dir = place.directory()?;
+fn verify(asked: &Asked) -> Result<(), Failure> {
+    let dir = asked.place.directory()?;
     let terminal = std::io::stderr().is_terminal();
     let files = inspect::verify(&dir, |checked| {
         if terminal {
@@ -124,7 +135,7 @@ fn verify(place: &Where) -> Result<(), Failure> {
     }
     let faults: u64 = files.iter().map(|file| file.fault_count).sum();
     let mut text = String::new();
-    match place.format {
+    match asked.format {
         Format::Json => {
             text = format!("{:#}\n", serde_json::json!({ "ok": faults == 0, "files": files }));
         }

@@ -5,12 +5,16 @@ mod classify;
 mod ctl;
 mod demo;
 mod detect;
+mod export;
+mod forecast;
+mod import;
 mod probe;
 mod prognose;
 mod records;
 mod run;
+mod scan;
 mod simulate;
-mod stop;
+mod spectrum;
 mod table;
 
 use std::fmt;
@@ -34,8 +38,13 @@ enum Command {
     Demo(demo::Arguments),
     Check(check::Args),
     Probe(probe::Args),
+    Scan(scan::Args),
     Simulate(simulate::Arguments),
     Detect(detect::Args),
+    Forecast(forecast::Args),
+    Spectrum(spectrum::Args),
+    Export(export::Args),
+    Import(import::Args),
     Prognose(prognose::Prognose),
     Classify(classify::Classify),
     Ctl(Box<ctl::Args>),
@@ -119,8 +128,13 @@ fn dispatch(command: Command) -> Result<(), Failure> {
         Command::Demo(arguments) => demo::run(&arguments),
         Command::Check(args) => check::run(&args),
         Command::Probe(args) => probe::run(&args),
+        Command::Scan(args) => scan::run(&args),
         Command::Simulate(arguments) => simulate::run(arguments),
         Command::Detect(args) => detect::run(&args),
+        Command::Forecast(args) => forecast::run(&args),
+        Command::Spectrum(args) => spectrum::run(&args),
+        Command::Export(args) => export::run(&args),
+        Command::Import(args) => import::run(&args),
         Command::Prognose(prognose) => prognose::run(&prognose),
         Command::Classify(classify) => classify::run(&classify),
         Command::Ctl(args) => ctl::run(*args),

@@ -8,6 +8,7 @@ use std::time::Duration;
 use super::{Code, Failure};
 use crate::clock::Clock;
 use crate::config::{self, Config};
+use crate::sources::guess::Guess;
 use crate::sources::probe::{self, Probed};
 
 /// Ask one source once and show what comes: raw registers or payload, value, quality, round trip.
@@ -23,6 +24,14 @@ pub(super) struct Args {
     /// The configuration file
     #[arg(long, value_name = "FILE")]
     config: PathBuf,
+    /// Show every register tag under every type and order instead, plausible ones marked with `*`
+    ///
+    /// Plausible is what, in three reads, stays within the tag's `range` and moves by less than
+    /// half of it; without a range, what is zero or of a size that values in engineering units have
+    /// (floats 0.0001 to 10 million, integers of 32 bits and more up to 10 million either way) and
+    /// moves by less than half. `=` marks what is configured.
+    #[arg(long)]
+    all: bool,
     /// How long to wait for messages of an MQTT source, in seconds
     #[arg(long, value_name = "SECONDS", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=3600))]
     wait: u64,
@@ -52,6 +61,9 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
         .enable_all()
         .build()
         .map_err(Failure::failed)?;
+    if args.all {
+        return runtime.block_on(ask_all(args, &config));
+    }
     let rows = runtime.block_on(ask(args, &config))?;
     let text = match args.format {
         Format::Table => table(&rows),
@@ -68,6 +80,48 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
         let why = why.map_or(String::new(), |row| format!(": {}", row.note));
         Err(Failure::failed(format!("no tag of source {} has a value{why}", args.source)))
     }
+}
+
+/// `--all`: every tag of registers under every type and order.
+async fn ask_all(args: &Args, config: &Config) -> Result<(), Failure> {
+    let source = config.modbus.iter().find(|source| source.name.as_str() == args.source);
+    let Some(source) = source else {
+        let what = format!("--all needs a Modbus source; `{}` is none", args.source);
+        return Err(Failure::new(Code::Usage, what));
+    };
+    let guesses = probe::all_types(source, &Clock::system()).await.map_err(Failure::failed)?;
+    let text = match args.format {
+        Format::Json => {
+            format!("{}\n", serde_json::to_string_pretty(&guesses).map_err(Failure::failed)?)
+        }
+        Format::Table => columns(&GUESS_HEADER, guesses.iter().map(guess_cells)),
+        Format::Csv => separated(&GUESS_HEADER, guesses.iter().map(guess_cells))?,
+    };
+    std::io::stdout().write_all(text.as_bytes()).map_err(Failure::failed)?;
+    if guesses.is_empty() {
+        return Err(Failure::failed(format!("no register of source {} answers", args.source)));
+    }
+    Ok(())
+}
+
+const GUESS_HEADER: [&str; 7] = ["tag", "raw", "type", "order", "value", "unit", "plausible"];
+
+fn guess_cells(guess: &Guess) -> [String; 7] {
+    let mark = match (guess.plausible, guess.configured) {
+        (true, true) => "*=",
+        (true, false) => "*",
+        (false, true) => "=",
+        (false, false) => "",
+    };
+    [
+        guess.tag.clone(),
+        guess.raw.clone(),
+        guess.kind.clone(),
+        guess.order.clone(),
+        guess.value.map_or(String::new(), |value| value.to_string()),
+        guess.unit.clone(),
+        mark.to_owned(),
+    ]
 }
 
 async fn ask(args: &Args, config: &Config) -> Result<Vec<Probed>, Failure> {
@@ -99,7 +153,11 @@ fn cells(row: &Probed) -> [String; 7] {
     [
         row.tag.clone(),
         row.raw.clone(),
-        row.value.map_or(String::new(), |value| value.to_string()),
+        match (&row.state, row.value) {
+            (Some(state), Some(value)) if row.unit.is_empty() => format!("{state} ({value})"),
+            (Some(state), _) => state.clone(),
+            (None, value) => value.map_or(String::new(), |value| value.to_string()),
+        },
         row.unit.clone(),
         quality,
         row.round_trip_ms.map_or(String::new(), |ms| format!("{ms:.2}")),
@@ -108,8 +166,16 @@ fn cells(row: &Probed) -> [String; 7] {
 }
 
 fn table(rows: &[Probed]) -> String {
-    let lines: Vec<[String; 7]> =
-        std::iter::once(HEADER.map(str::to_owned)).chain(rows.iter().map(cells)).collect();
+    columns(&HEADER, rows.iter().map(cells))
+}
+
+fn csv_lines(rows: &[Probed]) -> Result<String, Failure> {
+    separated(&HEADER, rows.iter().map(cells))
+}
+
+/// Columns as wide as what is in them.
+fn columns(header: &[&str; 7], rows: impl Iterator<Item = [String; 7]>) -> String {
+    let lines: Vec<[String; 7]> = std::iter::once(header.map(str::to_owned)).chain(rows).collect();
     let mut widths = [0; 7];
     for line in &lines {
         for (width, cell) in widths.iter_mut().zip(line) {
@@ -128,11 +194,14 @@ fn table(rows: &[Probed]) -> String {
     text
 }
 
-fn csv_lines(rows: &[Probed]) -> Result<String, Failure> {
+fn separated(
+    header: &[&str; 7],
+    rows: impl Iterator<Item = [String; 7]>,
+) -> Result<String, Failure> {
     let mut writer = csv::Writer::from_writer(Vec::new());
-    writer.write_record(HEADER).map_err(Failure::failed)?;
+    writer.write_record(header).map_err(Failure::failed)?;
     for row in rows {
-        writer.write_record(cells(row)).map_err(Failure::failed)?;
+        writer.write_record(row).map_err(Failure::failed)?;
     }
     let bytes = writer.into_inner().map_err(|error| Failure::failed(error.to_string()))?;
     String::from_utf8(bytes).map_err(Failure::failed)
@@ -147,6 +216,7 @@ mod tests {
             tag: "P-101/bearing_temp".to_owned(),
             raw: "42f6 e979".to_owned(),
             value: Some(123.5),
+            state: None,
             unit: "°C".to_owned(),
             quality: "bad",
             reason: Some("range"),

@@ -8,10 +8,11 @@ use sd_notify::NotifyState;
 
 use super::{Code, Failure};
 use crate::config;
-use crate::runtime::clock::Clock;
+use crate::runtime::clock::{Clock, PLAUSIBLE_FROM};
 use crate::runtime::telemetry::{self, LogFormat};
 use crate::runtime::watchdog::notify;
 use crate::runtime::{Daemon, DaemonOptions, shutdown};
+use crate::store::StateReader;
 
 /// Run the daemon until SIGTERM or SIGINT; SIGHUP reads the configuration again
 #[derive(Debug, Args)]
@@ -33,7 +34,7 @@ pub(super) fn run(args: &RunArgs) -> Result<(), Failure> {
     let config =
         config::load(&args.config).map_err(|mistakes| Failure::new(Code::Config, mistakes))?;
     let mut asked = shutdown::listen().map_err(Failure::failed)?;
-    let clock = Clock::system();
+    let clock = clock(&config.gateway);
     runtime()?.block_on(async {
         let options =
             DaemonOptions { config: Arc::new(config), config_path: Some(args.config.clone()) };
@@ -55,6 +56,14 @@ pub(super) fn run(args: &RunArgs) -> Result<(), Failure> {
     })?;
     tracing::info!("stopped");
     Ok(())
+}
+
+/// The machine's clock, believed as configured, and not before the last moment of an earlier run.
+fn clock(gateway: &config::Gateway) -> Clock {
+    // Without an earlier run there is nothing to know; a file that cannot be read is told of later.
+    let last = StateReader::open(&gateway.data_dir).and_then(|state| state.last_moment());
+    let floor = last.ok().flatten().unwrap_or(PLAUSIBLE_FROM);
+    Clock::machine(gateway.clock.clone(), floor)
 }
 
 /// The one tokio thread on which all tasks run.

@@ -2,11 +2,14 @@
 
 use std::io::{self, Write};
 use std::net::SocketAddr;
+use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
-use super::{Code, Failure, stop};
-use crate::sim::{Plant, REGISTERS, Register, SCENARIOS, SPEED_MAX, Scenario, Server};
+use super::{Code, Failure};
+use crate::config;
+use crate::runtime::shutdown;
+use crate::sim::{COPIES_MAX, Plant, REGISTERS, Register, SCENARIOS, SPEED_MAX, Scenario, Server};
 
 /// Serve the simulated plant over Modbus TCP until Ctrl-C.
 ///
@@ -31,6 +34,16 @@ pub(super) struct Arguments {
     /// How many times faster than real time the plant lives: wear, warmth and days.
     #[arg(long, value_name = "N", default_value_t = 1.0, value_parser = speed)]
     speed: f64,
+    /// What goes wrong on the line: a TOML script like config/faults.toml
+    #[arg(long, value_name = "FILE")]
+    faults: Option<PathBuf>,
+    /// How many times the machines are there: four unit ids each time
+    #[arg(long, value_name = "N", default_value_t = 1,
+          value_parser = clap::value_parser!(u8).range(1..=i64::from(COPIES_MAX)))]
+    copies: u8,
+    /// Print the names of the scenarios and end
+    #[arg(long)]
+    list_scenarios: bool,
     /// How the register map is printed.
     #[arg(long, value_enum, default_value_t = Format::Table)]
     format: Format,
@@ -58,8 +71,19 @@ pub(super) fn speed(text: &str) -> Result<f64, String> {
 
 /// Runs the command.
 pub(super) fn run(arguments: Arguments) -> Result<(), Failure> {
-    let Arguments { listen, scenario, seed, speed, format } = arguments;
-    let stop = stop::on_signal().map_err(Failure::failed)?;
+    let Arguments { listen, scenario, seed, speed, faults, copies, list_scenarios, format } =
+        arguments;
+    if list_scenarios {
+        let names = format!("{}\n", SCENARIOS.join("\n"));
+        return io::stdout().write_all(names.as_bytes()).map_err(Failure::failed);
+    }
+    let faults = match faults {
+        None => config::FaultScript::default(),
+        Some(file) => {
+            config::load_faults(&file).map_err(|mistakes| Failure::new(Code::Config, mistakes))?
+        }
+    };
+    let stop = shutdown::token().map_err(Failure::failed)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     runtime.map_err(Failure::failed)?.block_on(async {
         let name = scenario.name;
@@ -67,11 +91,14 @@ pub(super) fn run(arguments: Arguments) -> Result<(), Failure> {
         let server = Server::bind(listen, plant, speed)
             .await
             .map_err(|error| Failure::failed(format!("listening at {listen}: {error}")))?;
+        let rules = faults.rules.len();
+        let server = server.with_faults(faults, seed).with_copies(copies);
         print_map(format, io::stdout().lock()).map_err(|error| {
             Failure::new(Code::Failed, format!("printing the register map: {error}"))
         })?;
+        let rules = if rules == 0 { String::new() } else { format!(", {rules} fault rules") };
         eprintln!(
-            "serving scenario `{name}`, seed {seed}, {speed} times real time, at tcp://{}",
+            "serving scenario `{name}`, seed {seed}, {speed} times real time{rules}, at tcp://{}",
             server.local_addr()
         );
         server.run(stop).await.map_err(Failure::failed)

@@ -12,11 +12,12 @@ use super::tree::{Branch, Entry, Node, Value, override_value};
 pub(super) const PREFIX: &str = "WHEELTAP__";
 
 /// The array tables that are addressed by a name, and the key that holds it.
-const NAMED: [(&str, &str); 7] = [
+const NAMED: [(&str, &str); 8] = [
     ("asset", "id"),
     ("technician", "id"),
     ("modbus", "name"),
     ("mqtt", "name"),
+    ("replay", "name"),
     ("tag", "id"),
     ("rule", "name"),
     ("failure_mode", "id"),

@@ -34,6 +34,17 @@ impl Files {
         read(&path)
     }
 
+    /// Where a file is that is read later, a piece at a time.
+    pub(super) fn place(&self, name: &str) -> Result<PathBuf, String> {
+        let (path, _) = self.find(name)?;
+        let file = std::fs::File::open(&path).and_then(|file| file.metadata());
+        match file {
+            Ok(facts) if facts.is_file() => Ok(path),
+            Ok(_) => Err(format!("{} is no file", path.display())),
+            Err(error) => Err(unreadable(&path, &error)),
+        }
+    }
+
     /// The text of a file that nobody else may read.
     pub(super) fn secret(&self, name: &str) -> Result<String, String> {
         let (path, credential) = self.find(name)?;

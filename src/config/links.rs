@@ -2,7 +2,7 @@
 
 use super::files::{Files, machine_hash};
 use super::tree::{NOT_AVAILABLE, Section};
-use super::{Broker, Encoding, MqttSource, ReadingsMode, Secret, Upstream, values};
+use super::{Broker, Certificates, Encoding, MqttSource, ReadingsMode, Secret, Upstream, values};
 
 /// What default client ids are made of, and where files are.
 pub(super) struct Names<'a> {
@@ -108,18 +108,7 @@ pub(super) fn broker(
         }
         Ok(text.to_owned())
     });
-    let ca = table.read("ca_file", |name| pem(names.files.public(name)?, "CERTIFICATE"));
-    let cert = table.read("cert_file", |name| pem(names.files.public(name)?, "CERTIFICATE"));
-    let key = table.read("key_file", |name| {
-        let text = names.files.secret(name)?;
-        pem(text.into_bytes(), "PRIVATE KEY")
-            .map(|bytes| Secret::new(String::from_utf8_lossy(&bytes).into_owned()))
-    });
-    for (key, other) in [("cert_file", "key_file"), ("key_file", "cert_file")] {
-        if table.has(key) && !table.has(other) {
-            table.wrong(key, format!("needs `{other}` beside it"));
-        }
-    }
+    let Certificates { ca, identity } = certificates(table, names);
     let username = table.text("username").map(|name| name.value.to_owned());
     let password = table.read("password_file", |name| {
         let text = names.files.secret(name)?;
@@ -150,8 +139,25 @@ pub(super) fn broker(
         username,
         password: password.map(Secret::new),
         ca,
-        identity: cert.zip(key),
+        identity,
     })
+}
+
+/// `ca_file`, `cert_file` and `key_file`, wherever TLS is spoken.
+pub(super) fn certificates(table: &Section<'_>, names: &Names<'_>) -> Certificates {
+    let ca = table.read("ca_file", |name| pem(names.files.public(name)?, "CERTIFICATE"));
+    let cert = table.read("cert_file", |name| pem(names.files.public(name)?, "CERTIFICATE"));
+    let key = table.read("key_file", |name| {
+        let text = names.files.secret(name)?;
+        pem(text.into_bytes(), "PRIVATE KEY")
+            .map(|bytes| Secret::new(String::from_utf8_lossy(&bytes).into_owned()))
+    });
+    for (key, other) in [("cert_file", "key_file"), ("key_file", "cert_file")] {
+        if table.has(key) && !table.has(other) {
+            table.wrong(key, format!("needs `{other}` beside it"));
+        }
+    }
+    Certificates { ca, identity: cert.zip(key) }
 }
 
 /// Longest client id; many brokers take more, few need it.

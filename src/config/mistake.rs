@@ -60,17 +60,46 @@ impl std::error::Error for ConfigErrors {}
 pub(super) enum Place {
     /// At this byte of the file.
     Byte(usize),
+    /// At this byte of another file: a profile.
+    In(Arc<Origin>, usize),
     /// In this environment variable.
     Variable(Arc<str>),
+}
+
+/// A file and its text, for lines and columns.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Origin {
+    file: PathBuf,
+    text: String,
+    /// Byte at which each line begins.
+    lines: Vec<usize>,
+}
+
+impl Origin {
+    pub(super) fn new(file: &Path, text: &str) -> Self {
+        let lines = std::iter::once(0)
+            .chain(text.bytes().enumerate().filter(|(_, byte)| *byte == b'\n').map(|(i, _)| i + 1))
+            .collect();
+        Self { file: file.to_owned(), text: text.to_owned(), lines }
+    }
+
+    fn line_and_column(&self, byte: usize) -> (usize, usize) {
+        let byte = byte.min(self.text.len());
+        let line = self.lines.partition_point(|begin| *begin <= byte).max(1);
+        let begin = self.lines[line - 1];
+        let column = self.text.as_bytes()[begin..byte]
+            .iter()
+            // Continuation bytes of UTF-8 belong to the character before them.
+            .filter(|byte| **byte & 0xc0 != 0x80)
+            .count();
+        (line, column + 1)
+    }
 }
 
 /// Gathers mistakes while a configuration is read.
 #[derive(Debug)]
 pub(super) struct Report {
-    origin: PathBuf,
-    text: String,
-    /// Byte at which each line begins.
-    lines: Vec<usize>,
+    origin: Origin,
     found: RefCell<Vec<Found>>,
 }
 
@@ -90,11 +119,7 @@ enum Kind {
 
 impl Report {
     pub(super) fn new(origin: &Path, text: &str) -> Self {
-        let lines = std::iter::once(0)
-            .chain(text.bytes().enumerate().filter(|(_, byte)| *byte == b'\n').map(|(i, _)| i + 1))
-            .collect();
-        let (origin, text) = (origin.to_owned(), text.to_owned());
-        Self { origin, text, lines, found: RefCell::default() }
+        Self { origin: Origin::new(origin, text), found: RefCell::default() }
     }
 
     /// The file as a whole cannot be used.
@@ -127,19 +152,21 @@ impl Report {
     /// line, or misses, is left out, because it may be there.
     pub(super) fn into_errors(self) -> ConfigErrors {
         let found = self.found.into_inner();
-        let broken: Vec<usize> = found
+        let broken: Vec<(PathBuf, usize)> = found
             .iter()
             .filter(|found| found.kind == Kind::Syntax)
-            .map(|found| found.mistake.line)
+            .map(|found| (found.mistake.file.clone(), found.mistake.line))
             .collect();
         let believed = |found: &Found| match found.kind {
             Kind::Syntax => true,
             Kind::Missing => broken.is_empty(),
-            Kind::Other => !broken.contains(&found.mistake.line),
+            Kind::Other => !broken
+                .iter()
+                .any(|(file, line)| *file == found.mistake.file && *line == found.mistake.line),
         };
         let mut mistakes: Vec<Mistake> =
             found.into_iter().filter(believed).map(|found| found.mistake).collect();
-        let origin = &self.origin;
+        let origin = &self.origin.file;
         mistakes.sort_by(|a, b| {
             let order = |m: &Mistake| (m.file != *origin, m.file.clone(), m.line, m.column);
             order(a).cmp(&order(b))
@@ -151,24 +178,16 @@ impl Report {
     fn push(&self, place: &Place, key: &str, what: String, kind: Kind) {
         let (file, line, column) = match place {
             Place::Byte(byte) => {
-                let (line, column) = self.line_and_column(*byte);
-                (self.origin.clone(), line, column)
+                let (line, column) = self.origin.line_and_column(*byte);
+                (self.origin.file.clone(), line, column)
+            }
+            Place::In(origin, byte) => {
+                let (line, column) = origin.line_and_column(*byte);
+                (origin.file.clone(), line, column)
             }
             Place::Variable(name) => (PathBuf::from(format!("${name}")), 1, 1),
         };
         let mistake = Mistake { file, line, column, key: key.to_owned(), what };
         self.found.borrow_mut().push(Found { mistake, kind });
-    }
-
-    fn line_and_column(&self, byte: usize) -> (usize, usize) {
-        let byte = byte.min(self.text.len());
-        let line = self.lines.partition_point(|begin| *begin <= byte).max(1);
-        let begin = self.lines[line - 1];
-        let column = self.text.as_bytes()[begin..byte]
-            .iter()
-            // Continuation bytes of UTF-8 belong to the character before them.
-            .filter(|byte| **byte & 0xc0 != 0x80)
-            .count();
-        (line, column + 1)
     }
 }

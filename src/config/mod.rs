@@ -2,22 +2,33 @@
 //! wrong. Every mistake is collected with file, line, column and key; nothing stops at the first.
 
 mod env;
+mod fault_script;
 mod files;
+mod link;
 mod links;
 mod mistake;
 mod parse;
 mod people;
+pub(crate) mod point;
 mod policy;
+pub(crate) mod profiles;
 mod sources;
 mod tree;
+mod units;
 pub(crate) mod values;
 
 #[cfg(test)]
+mod points_tests;
+#[cfg(test)]
 mod tests;
 
+pub use fault_script::{FaultRule, FaultScript, Mischief, load_faults, parse_faults, unit_ranges};
+pub use link::{Certificates, Host, LineOptions, Link, Parity, Rs485, Serial};
 pub use mistake::{ConfigErrors, Mistake};
 pub use parse::{load, parse};
+pub use point::{ByteOrder, Packing, Point, PointType, Sample};
 pub use policy::default_decisions;
+pub use sources::{ComputedTag, Optimization, Polling, ReplaySource, ReplayTag};
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -53,6 +64,10 @@ pub struct Config {
     pub modbus: Vec<ModbusSource>,
     /// `[[mqtt]]`
     pub mqtt: Vec<MqttSource>,
+    /// `[[computed]]`, each after those it rests on.
+    pub computed: Vec<ComputedTag>,
+    /// `[[replay]]`
+    pub replay: Vec<ReplaySource>,
     /// `[[notify]]`
     pub notify: Vec<NotifyChannel>,
     /// `[[decision]]`, in order; the first row that matches counts. Never empty: the default table
@@ -82,6 +97,8 @@ pub struct Gateway {
     pub data_dir: PathBuf,
     /// For shifts and reports; records are UTC.
     pub time_zone: jiff::tz::TimeZone,
+    /// When the system's clock is believed.
+    pub clock: crate::domain::time::Trust,
 }
 
 /// `[store]`
@@ -267,98 +284,6 @@ pub enum Table {
     Input,
 }
 
-/// How registers make a number. Names as in the contract.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum PointType {
-    /// A coil, a discrete input, or a register that is zero or not.
-    Bool,
-    /// Upper byte of a register.
-    U8h,
-    /// Lower byte of a register.
-    U8l,
-    /// 16 bits, unsigned.
-    U16,
-    /// 16 bits, two's complement.
-    I16,
-    /// 32 bits, unsigned.
-    U32,
-    /// 32 bits, two's complement.
-    I32,
-    /// 64 bits, unsigned.
-    U64,
-    /// 64 bits, two's complement.
-    I64,
-    /// IEEE 754 half precision.
-    F16,
-    /// IEEE 754 single precision.
-    F32,
-    /// IEEE 754 double precision.
-    F64,
-    /// Four decimal digits.
-    Bcd16,
-    /// Eight decimal digits.
-    Bcd32,
-    /// Registers of 0 to 9999 each, most significant last; how many (2 to 4).
-    Mod10k(u8),
-    /// Bits `from` to `to` of a register, 0 the lowest, both included.
-    Bits {
-        /// Lowest bit.
-        from: u8,
-        /// Highest bit.
-        to: u8,
-    },
-}
-
-impl PointType {
-    /// Registers (or coils) it takes.
-    #[must_use]
-    pub const fn registers(self) -> u16 {
-        match self {
-            Self::Bool
-            | Self::U8h
-            | Self::U8l
-            | Self::U16
-            | Self::I16
-            | Self::F16
-            | Self::Bcd16
-            | Self::Bits { .. } => 1,
-            Self::U32 | Self::I32 | Self::F32 | Self::Bcd32 => 2,
-            Self::U64 | Self::I64 | Self::F64 => 4,
-            Self::Mod10k(count) => count as u16,
-        }
-    }
-}
-
-/// Order of the bytes as they arrive, named by the value's bytes, most significant first: `ABCD`
-/// is big endian, `CDAB` swaps words, `BADC` bytes, `DCBA` both. 64-bit types extend the pattern.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ByteOrder {
-    /// Big endian.
-    Abcd,
-    /// Words swapped.
-    Cdab,
-    /// Bytes swapped within words.
-    Badc,
-    /// Little endian.
-    Dcba,
-}
-
-/// Where a Modbus tag lives.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Point {
-    /// Unit id.
-    pub unit: u8,
-    /// Table.
-    pub table: Table,
-    /// Zero-based address of the first register.
-    pub address: u16,
-    /// How registers make a number.
-    pub kind: PointType,
-    /// In which order they come.
-    pub order: ByteOrder,
-}
-
 /// What all tags share, whatever they come from.
 #[derive(Debug, Clone, PartialEq)]
 pub struct TagConfig {
@@ -400,10 +325,10 @@ pub struct ModbusTag {
 pub struct ModbusSource {
     /// Its name.
     pub name: SourceId,
-    /// Host and port of a Modbus TCP server; sources with one address share a connection.
-    pub host: String,
-    /// Port, 502 by default.
-    pub port: u16,
+    /// How it is reached; sources with one link share a connection.
+    pub link: Link,
+    /// How that connection is used; the same for all that share it.
+    pub line: LineOptions,
     /// How often it is read.
     pub poll: Duration,
     /// Deadline of one request.
@@ -412,6 +337,8 @@ pub struct ModbusSource {
     pub breaker_max: Duration,
     /// Most registers in one request (125 by default).
     pub max_registers: u16,
+    /// How requests are made, and what the line's time may be spent on.
+    pub polling: Polling,
     /// Its tags.
     pub tags: Vec<ModbusTag>,
 }
@@ -569,6 +496,45 @@ pub struct FailureMode {
     pub repair: Duration,
 }
 
+/// The link that the address of a Modbus line names, as the `url` of `[[modbus]]`.
+///
+/// # Errors
+/// What is wrong with it, as a sentence.
+pub fn modbus_link(url: &str) -> Result<Link, String> {
+    sources::modbus_url(url)
+}
+
+/// The source that computed tags name.
+static COMPUTED: std::sync::LazyLock<SourceId> =
+    std::sync::LazyLock::new(|| SourceId::new("computed").expect("`computed` is an id"));
+
+impl TagConfig {
+    /// The tag under a number of the store's.
+    #[must_use]
+    pub fn numbered(
+        &self,
+        key: crate::domain::ids::TagKey,
+        source: SourceId,
+        period: Option<Duration>,
+    ) -> crate::domain::tag::Tag {
+        crate::domain::tag::Tag {
+            key,
+            path: self.path.clone(),
+            source,
+            unit: self.unit.clone(),
+            quantity: self.quantity.clone(),
+            scale: self.scale,
+            offset: self.offset,
+            range: self.range,
+            invalid: self.invalid.clone(),
+            limits: self.limits,
+            period,
+            discrete: self.discrete,
+            handling: self.handling.clone(),
+        }
+    }
+}
+
 /// Every tag of the configuration with its source and, where known, how often it is expected.
 impl Config {
     /// All tags in the order of the file.
@@ -579,7 +545,12 @@ impl Config {
         let mqtt = self.mqtt.iter().flat_map(|source| {
             source.tags.iter().map(move |tag| (&source.name, &tag.tag, tag.expect_every))
         });
-        modbus.chain(mqtt)
+        let computed = self.computed.iter().map(|tag| (&*COMPUTED, &tag.tag, tag.period));
+        let replay = self
+            .replay
+            .iter()
+            .flat_map(|source| source.tags.iter().map(move |tag| (&source.name, &tag.tag, None)));
+        modbus.chain(mqtt).chain(replay).chain(computed)
     }
 
     /// The table of assets and tags, given the store's numbers for the tags.
@@ -591,20 +562,9 @@ impl Config {
         &self,
         keys: &BTreeMap<TagPath, crate::domain::ids::TagKey>,
     ) -> crate::domain::tag::Plant {
-        let tags = self.tags().map(|(source, tag, period)| crate::domain::tag::Tag {
-            key: *keys.get(&tag.path).expect("every configured tag was given a key"),
-            path: tag.path.clone(),
-            source: source.clone(),
-            unit: tag.unit.clone(),
-            quantity: tag.quantity.clone(),
-            scale: tag.scale,
-            offset: tag.offset,
-            range: tag.range,
-            invalid: tag.invalid.clone(),
-            limits: tag.limits,
-            period,
-            discrete: tag.discrete,
-            handling: tag.handling.clone(),
+        let tags = self.tags().map(|(source, tag, period)| {
+            let key = *keys.get(&tag.path).expect("every configured tag was given a key");
+            tag.numbered(key, source.clone(), period)
         });
         crate::domain::tag::Plant::new(self.assets.iter().cloned(), tags)
     }

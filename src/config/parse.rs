@@ -16,15 +16,15 @@ use super::files::Files;
 use super::mistake::{ConfigErrors, Place, Report};
 use super::tree::{self, NOT_AVAILABLE, Section};
 use super::{
-    Approval, Config, Detection, Gateway, Http, Store, env, links, people, policy, sources, values,
+    Approval, Config, Detection, Gateway, Http, ModbusSource, MqttSource, Store, env, links,
+    people, policy, profiles, sources, values,
 };
 
 /// Largest configuration, in bytes; ten thousand tags take about 2 MiB.
 const CONFIG_BYTES_MAX: usize = 16 << 20;
 
 /// Tables that later versions will read.
-const LATER: [&str; 7] =
-    ["sparkplug", "part", "contact", "report", "computed", "profile", "replay"];
+const LATER: [&str; 5] = ["sparkplug", "part", "contact", "report", "profile"];
 
 /// What the tables that were read declare, for those that refer to them.
 #[derive(Debug, Default)]
@@ -125,6 +125,7 @@ pub fn parse(
     }
     let report = Report::new(origin, text);
     let mut document = tree::parse(text, &report);
+    profiles::apply(&mut document, origin, &report);
     env::apply(&mut document, env, &report);
     let config = read(&Section::root(&document, &report), origin, env);
     match config {
@@ -150,8 +151,10 @@ fn read(root: &Section<'_>, origin: &Path, env: &BTreeMap<String, String>) -> Op
     let assets = assets(root, &mut declared);
     let technicians = people::technicians(root, &mut declared);
     let mut taken = sources::Taken::default();
-    let modbus = sources::modbus(root, &mut declared, &mut taken);
+    let modbus = sources::modbus(root, &mut declared, &mut taken, &names);
     let mqtt = sources::mqtt(root, &mut declared, &mut taken, &names);
+    let replay = sources::replay(root, &mut declared, &mut taken, &names);
+    let computed = sources::computed(root, &mut declared, &mut taken, periods(&modbus, &mqtt));
     links::check_client_ids(root, upstream.as_ref(), &mqtt);
 
     let config = Config {
@@ -165,6 +168,8 @@ fn read(root: &Section<'_>, origin: &Path, env: &BTreeMap<String, String>) -> Op
         modbus,
         notify: people::notify(root, upstream.is_some()),
         upstream,
+        computed,
+        replay,
         mqtt: mqtt.into_iter().map(|(source, _)| source).collect(),
         decisions: policy::decisions(root),
         rules: policy::rules(root, &declared),
@@ -178,6 +183,16 @@ fn read(root: &Section<'_>, origin: &Path, env: &BTreeMap<String, String>) -> Op
     }
     root.finish();
     Some(config)
+}
+
+/// How often each tag of a source is expected, where known.
+fn periods(modbus: &[ModbusSource], mqtt: &[(MqttSource, Place)]) -> BTreeMap<TagPath, Duration> {
+    let polled = modbus.iter().flat_map(|source| &source.tags);
+    let told = mqtt.iter().flat_map(|(source, _)| &source.tags);
+    polled
+        .map(|tag| (tag.tag.path.clone(), tag.poll))
+        .chain(told.filter_map(|tag| Some((tag.tag.path.clone(), tag.expect_every?))))
+        .collect()
 }
 
 /// SHA-256 over what is in force. Secrets print as a fixed word; tokens are left out.
@@ -207,6 +222,7 @@ fn gateway(root: &Section<'_>, env: &BTreeMap<String, String>) -> Gateway {
         id: table.need("id", values::name).unwrap_or_default(),
         data_dir: data_dir.or_else(state_directory).unwrap_or_else(|| PathBuf::from("data")),
         time_zone: time_zone.unwrap_or(jiff::tz::TimeZone::UTC),
+        clock: table.read("clock", values::clock).unwrap_or_default(),
     };
     table.finish();
     gateway

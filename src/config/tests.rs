@@ -52,7 +52,7 @@ fn expect_mistake(text: &str, key: &str, what: &str) -> Mistake {
 fn the_reference_passes_as_it_lies_there() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("config/wheeltap.toml");
     let config = load(&path).unwrap_or_else(|errors| panic!("{errors}"));
-    assert_eq!(config.tags().count(), 3);
+    assert_eq!(config.tags().count(), 4);
     assert_eq!(config.hash.len(), 64);
     // What the reference calls the default is the default.
     assert_eq!(config.decisions, default_decisions());
@@ -172,7 +172,7 @@ fn what_a_tag_says_must_fit_together() {
         "outside `range`",
     );
     expect_mistake(&u16("limits = { hihi = 9 }"), "modbus.tag.limits.hihi", "unknown key");
-    expect_mistake(&u16("values = { 0 = \"off\" }"), "modbus.tag.values", "not available");
+    expect_mistake(&u16("values = { x = \"off\" }"), "modbus.tag.values", "is no raw value");
     expect_mistake(
         &with("[[modbus.tag]]\nid = \"x\"\nasset = \"P-102\"\npoint = \"coil:1\""),
         "modbus.tag.asset",
@@ -196,17 +196,13 @@ fn what_a_tag_says_must_fit_together() {
 fn what_a_source_says_must_fit_together() {
     let source =
         |lines: &str| with(&format!("[[modbus]]\nname = \"s\"\nurl = \"tcp://10.0.0.1\"\n{lines}"));
-    assert_eq!(read(&source("unit = 255")).unwrap().modbus[1].port, 502);
+    assert_eq!(read(&source("unit = 255")).unwrap().modbus[1].link.address(), "10.0.0.1:502");
     expect_mistake(&source("unit = 0"), "modbus.unit", "is 0");
     expect_mistake(&source("unit = 250"), "modbus.unit", "is 250");
     expect_mistake(&source("unit = 256"), "modbus.unit", "is 256");
     expect_mistake(&source("timeout = \"2s\""), "modbus.timeout", "longer than `poll`");
     assert!(read(&source("poll = \"100ms\"\ntimeout = \"100ms\"")).is_ok());
     expect_mistake(&with("[[modbus]]\nname = \"s\"\n"), "modbus.url", "is missing");
-    for url in ["rtu:///dev/ttyUSB0", "tls://a", "rtu+tcp://a"] {
-        let text = with(&format!("[[modbus]]\nname = \"s\"\nurl = \"{url}\""));
-        expect_mistake(&text, "modbus.url", "not available in this version");
-    }
     expect_mistake(
         &source(
             "address_base = 1\n[[modbus.tag]]\nid = \"x\"\nasset = \"P-101\"\npoint = \"coil:0\"",
@@ -224,9 +220,7 @@ fn one_based_addresses_are_moved() {
 
 #[test]
 fn later_features_are_refused_by_name() {
-    for table in
-        ["[sparkplug]", "[[part]]", "[[contact]]", "[[report]]", "[[computed]]", "[[replay]]"]
-    {
+    for table in ["[sparkplug]", "[[part]]", "[[contact]]", "[[report]]"] {
         let key = table.trim_matches(['[', ']']);
         expect_mistake(&with(table), key, "not available in this version");
     }
@@ -342,7 +336,7 @@ fn the_environment_overrides_by_name() {
     assert_eq!(config.gateway.id, "7");
     assert_eq!(config.gateway.data_dir, Path::new("/var/lib/one"));
     assert_eq!(config.store.max_disk, 1 << 30);
-    assert_eq!((config.modbus[0].host.as_str(), config.modbus[0].port), ("10.0.0.7", 1502));
+    assert_eq!(config.modbus[0].link.to_string(), "tcp://10.0.0.7:1502");
     let tag = &config.modbus[0].tags[0];
     assert_eq!(tag.point.unit, 9);
     assert_eq!((tag.tag.limits.high, tag.tag.range), (Some(80.5), Some((0.0, 100.0))));
@@ -508,4 +502,140 @@ fn mutate(random: &mut fastrand::Rng, text: &str) -> String {
         _ => lines.truncate(index.max(1)),
     }
     lines.join("\n")
+}
+
+#[test]
+fn computed_tags_name_their_mistakes() {
+    let with = |computed: &str| {
+        let text = format!(
+            "[gateway]\nsite = \"s\"\nid = \"g\"\n[[asset]]\nid = \"M-1\"\nname = \"m\"\n\
+             class = \"motor\"\ncriticality = 3\n[[mqtt]]\nname = \"m\"\nurl = \"mqtt://h\"\n\
+             [[mqtt.tag]]\nid = \"flow\"\nasset = \"M-1\"\ntopic = \"t\"\n{computed}"
+        );
+        match parse(&text, Path::new("w.toml"), &BTreeMap::new()) {
+            Ok(config) => config.computed.iter().map(|tag| tag.tag.path.to_string()).collect(),
+            Err(errors) => errors.to_string(),
+        }
+    };
+    let tag = |id: &str, expression: &str| {
+        format!("[[computed]]\nid = \"{id}\"\nasset = \"M-1\"\nexpression = \"{expression}\"\n")
+    };
+    assert_eq!(with(&(tag("b", "a * 2") + &tag("a", "flow / 2"))), "M-1/aM-1/b");
+    let wrong = with(&tag("a", "flwo + 1"));
+    assert!(wrong.contains("there is no tag `M-1/flwo`: did you mean `M-1/flow`?"), "{wrong}");
+    let wrong = with(&tag("a", "flow +"));
+    assert!(
+        wrong.contains("w.toml:19:14: computed.expression: `flow +`, at character 7"),
+        "{wrong}"
+    );
+    let wrong = with(&(tag("a", "b + flow") + &tag("b", "a")));
+    assert!(wrong.contains("`M-1/a` rests on itself") && wrong.contains("`M-1/b`"), "{wrong}");
+    assert!(with(&tag("a", "1 + 1")).contains("names no tag"));
+    assert!(with(&(tag("a", "flow") + "scale = 2\n")).contains("write it as arithmetic"));
+    assert!(with(&(tag("flow", "flow"))).contains("declared twice, first in source `m`"));
+}
+
+#[test]
+fn modbus_links_are_read_or_explained() {
+    let source = |url: &str, lines: &str| {
+        with(&format!("[[modbus]]\nname = \"s\"\nurl = \"{url}\"\n{lines}"))
+    };
+    let link = |url: &str, lines: &str| {
+        let text = source(url, lines);
+        let config = read(&text).unwrap_or_else(|errors| panic!("{errors}"));
+        config.modbus[1].link.to_string()
+    };
+    for (url, whole) in [
+        ("tcp://10.0.0.1", "tcp://10.0.0.1:502"),
+        ("tls://plc.example", "tls://plc.example:802"),
+        ("tls://[::1]:8802/", "tls://[::1]:8802"),
+        ("rtu+tcp://10.0.0.2:4001", "rtu+tcp://10.0.0.2:4001?baud=19200"),
+        ("rtu+tcp://10.0.0.2/?baud=9600", "rtu+tcp://10.0.0.2:502?baud=9600"),
+        ("rtu:///dev/ttyUSB0", "rtu:///dev/ttyUSB0?baud=19200&parity=even&data=8&stop=1"),
+        (
+            "rtu:///dev/serial/by-id/usb-FTDI-if00?baud=9600&parity=mark&stop=2&data=8",
+            "rtu:///dev/serial/by-id/usb-FTDI-if00?baud=9600&parity=mark&data=8&stop=2",
+        ),
+    ] {
+        assert_eq!(link(url, ""), whole, "{url}");
+    }
+    for (url, what) in [
+        ("udp://a", "is no Modbus address"),
+        ("rtu://ttyUSB0", "names no device"),
+        ("rtu:///dev/", "names no device"),
+        ("rtu:///dev/ttyUSB0?baud=9", "baud=9 is not possible"),
+        ("rtu:///dev/ttyUSB0?parity=e", "parity=e is not possible"),
+        ("rtu:///dev/ttyUSB0?stop=3", "stop=3 is not possible"),
+        ("rtu:///dev/ttyUSB0?data=7", "needs 8 bits"),
+        ("rtu:///dev/ttyUSB0?speed=1", "`speed` is unknown"),
+        ("rtu:///dev/ttyUSB0?baud=300&baud=600", "given twice"),
+        ("rtu:///dev/ttyUSB0?baud", "should be KEY=VALUE"),
+        ("tcp://a?baud=9600", "has a query"),
+        ("rtu+tcp://a/x", "has a path"),
+        ("rtu+tcp://a?parity=even", "`parity` is unknown"),
+    ] {
+        expect_mistake(&source(url, ""), "modbus.url", what);
+    }
+    expect_mistake(&source("rtu:///dev/ttyUSB0", "unit = 255"), "modbus.unit", "is 255");
+}
+
+#[test]
+fn line_options_are_read_and_must_have_an_effect() {
+    let source = |url: &str, lines: &str| {
+        with(&format!("[[modbus]]\nname = \"s\"\nurl = \"{url}\"\n{lines}"))
+    };
+    let text = source(
+        "rtu:///dev/ttyUSB0",
+        "pause_after_connect = \"100ms\"\npause_between_requests = \"10ms\"\n\
+         pause_on_unit_change = \"20ms\"\nclose_connection_after_gather = true\n\
+         local_echo = true\nbackup_url = \"rtu+tcp://10.0.0.2\"\n\
+         rs485 = { delay_rts_before_send = \"1ms\", delay_rts_after_send = \"2ms\", \
+         rts_high_during_send = true, rts_high_after_send = false, rx_during_tx = true }",
+    );
+    let config = read(&text).unwrap_or_else(|errors| panic!("{errors}"));
+    let line = &config.modbus[1].line;
+    assert_eq!(line.pause_after_connect, std::time::Duration::from_millis(100));
+    assert_eq!(line.pause_on_unit_change, std::time::Duration::from_millis(20));
+    assert!(line.close_connection_after_gather && line.local_echo && !line.listen);
+    assert_eq!(line.backup.as_ref().map(super::Link::address), Some("10.0.0.2:502".to_owned()));
+    let rs485 = line.rs485.unwrap();
+    assert!(rs485.rts_high_during_send && rs485.rx_during_tx && !rs485.rts_high_after_send);
+    for (url, lines, key, what) in [
+        ("tcp://a", "rs485 = {}", "modbus.rs485", "has no effect"),
+        ("tcp://a", "local_echo = true", "modbus.local_echo", "has no effect"),
+        ("tcp://a", "ca_file = \"x\"", "modbus.ca_file", "has no effect"),
+        ("tcp://a", "pause_after_connect = \"2m\"", "modbus.pause_after_connect", "longer than"),
+        ("tcp://a", "listen = true", "modbus.listen", "needs an address of this machine"),
+        ("tls://0.0.0.0", "listen = true", "modbus.listen", "tcp:// and rtu+tcp:// only"),
+        ("tcp://a", "backup_url = \"tcp://a\"", "modbus.backup_url", "the same as `url`"),
+        (
+            "tcp://0.0.0.0:5020",
+            "listen = true\nbackup_url = \"tcp://a\"",
+            "modbus.backup_url",
+            "has no effect with `listen`",
+        ),
+        (
+            "rtu:///dev/ttyS1",
+            "rs485 = { delay_rts_before_send = \"1s\" }",
+            "modbus.rs485.delay_rts_before_send",
+            "longer than the kernel's",
+        ),
+    ] {
+        expect_mistake(&source(url, lines), key, what);
+    }
+}
+
+#[test]
+fn sources_with_one_url_share_the_options_of_their_line() {
+    let two = |first: &str, second: &str| {
+        with(&format!(
+            "[[modbus]]\nname = \"a\"\nurl = \"tcp://10.0.0.1\"\n{first}\n\
+             [[modbus]]\nname = \"b\"\nurl = \"tcp://10.0.0.1:502\"\n{second}"
+        ))
+    };
+    let pause = "pause_between_requests = \"10ms\"";
+    let config = read(&two(pause, "")).unwrap_or_else(|errors| panic!("{errors}"));
+    assert_eq!(config.modbus[1].line, config.modbus[2].line);
+    assert!(read(&two(pause, pause)).is_ok());
+    expect_mistake(&two("", pause), "modbus.url", "says otherwise");
 }

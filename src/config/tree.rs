@@ -51,7 +51,7 @@ impl Value {
         if let Self::Override(_, Some(value)) = self { value } else { self }
     }
 
-    fn as_text(&self) -> Option<&str> {
+    pub(super) fn as_text(&self) -> Option<&str> {
         if let Self::String(text) | Self::Override(text, _) = self { Some(text) } else { None }
     }
 
@@ -76,7 +76,7 @@ impl Value {
         if let Self::Array(items) = self.typed() { Some(items) } else { None }
     }
 
-    fn as_table(&self) -> Option<&Branch> {
+    pub(super) fn as_table(&self) -> Option<&Branch> {
         if let Self::Table(branch) = self.typed() { Some(branch) } else { None }
     }
 
@@ -113,13 +113,18 @@ impl Branch {
 
 /// Reads the document; syntax errors go to the report, the rest is read as well as it can be.
 pub(super) fn parse(text: &str, report: &Report) -> Node {
+    parse_at(text, report, &Place::Byte)
+}
+
+/// The same of another file than the report's; `place` says where a byte of it is.
+pub(super) fn parse_at(text: &str, report: &Report, place: &dyn Fn(usize) -> Place) -> Node {
     let (document, errors) = DeTable::parse_recoverable(text);
     for error in errors {
-        let at = Place::Byte(error.span().map_or(0, |span| span.start));
+        let at = place(error.span().map_or(0, |span| span.start));
         report.syntax(&at, error.message().trim().replace('\n', "; "));
     }
-    let value = Value::Table(branch(document.get_ref(), report));
-    Node { at: Place::Byte(0), value }
+    let value = Value::Table(branch(document.get_ref(), report, place));
+    Node { at: place(0), value }
 }
 
 /// The text of an environment variable as a value.
@@ -127,7 +132,8 @@ pub(super) fn override_value(name: &Arc<str>, text: &str) -> Node {
     let at = Place::Variable(Arc::clone(name));
     // Positions inside the variable mean nothing to anybody: all point at the variable.
     let scratch = Report::new(std::path::Path::new(""), text);
-    let parsed = DeValue::parse(text).ok().map(|value| node(value.get_ref(), 0, &scratch));
+    let parsed =
+        DeValue::parse(text).ok().map(|value| node(value.get_ref(), 0, &scratch, &Place::Byte));
     let typed = parsed
         .filter(|node| scratch.is_clean() && !matches!(node.value, Value::String(_)))
         .map(|mut node| {
@@ -156,20 +162,25 @@ fn relocate(node: &mut Node, at: &Place) {
     }
 }
 
-fn branch(table: &DeTable<'_>, report: &Report) -> Branch {
+fn branch(table: &DeTable<'_>, report: &Report, place: &dyn Fn(usize) -> Place) -> Branch {
     let entries = table
         .iter()
         .map(|(key, value)| Entry {
             key: key.get_ref().clone().into_owned(),
-            key_at: Place::Byte(key.span().start),
-            node: node(value.get_ref(), value.span().start, report),
+            key_at: place(key.span().start),
+            node: node(value.get_ref(), value.span().start, report, place),
         })
         .collect();
     Branch { entries }
 }
 
-fn node(value: &DeValue<'_>, start: usize, report: &Report) -> Node {
-    let at = Place::Byte(start);
+fn node(
+    value: &DeValue<'_>,
+    start: usize,
+    report: &Report,
+    place: &dyn Fn(usize) -> Place,
+) -> Node {
+    let at = place(start);
     let value = match value {
         DeValue::String(text) => Value::String(text.clone().into_owned()),
         DeValue::Integer(number) => {
@@ -186,9 +197,12 @@ fn node(value: &DeValue<'_>, start: usize, report: &Report) -> Node {
         DeValue::Boolean(flag) => Value::Bool(*flag),
         DeValue::Datetime(moment) => Value::Datetime(moment.to_string()),
         DeValue::Array(items) => Value::Array(
-            items.iter().map(|item| node(item.get_ref(), item.span().start, report)).collect(),
+            items
+                .iter()
+                .map(|item| node(item.get_ref(), item.span().start, report, place))
+                .collect(),
         ),
-        DeValue::Table(table) => Value::Table(branch(table, report)),
+        DeValue::Table(table) => Value::Table(branch(table, report, place)),
     };
     Node { at, value }
 }
@@ -199,6 +213,17 @@ pub(super) struct Spot<'a, T> {
     pub(super) value: T,
     pub(super) at: &'a Place,
 }
+
+/// A raw value of a device as written.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Raw<'a> {
+    Integer(i64),
+    Number(f64),
+    Text(&'a str),
+}
+
+/// A key that is a value itself, and the string it holds.
+pub(super) type Named<'a> = (Spot<'a, &'a str>, Spot<'a, &'a str>);
 
 /// Reads one table.
 ///
@@ -283,6 +308,12 @@ impl<'a> Section<'a> {
     /// A string.
     pub(super) fn text(&self, key: &'static str) -> Option<Spot<'a, &'a str>> {
         self.of_kind(key, "a string", Value::as_text)
+    }
+
+    /// A string, where the value is one; another kind of value is left to be read otherwise.
+    pub(super) fn text_if_any(&self, key: &'static str) -> Option<&'a str> {
+        let found = self.branch.get(key)?;
+        found.node.value.as_text().filter(|_| found.node.value.as_number().is_none())
     }
 
     /// A string that `read` understands.
@@ -389,6 +420,48 @@ impl<'a> Section<'a> {
             }
         }
         numbers
+    }
+
+    /// An array of raw values, without the items that are none.
+    pub(super) fn raws(&self, key: &'static str) -> Vec<Spot<'a, Raw<'a>>> {
+        let mut raws = Vec::new();
+        for item in self.array(key) {
+            let value = match item.value.typed() {
+                Value::Integer(number) => Raw::Integer(*number),
+                Value::Float(number) if number.is_finite() => Raw::Number(*number),
+                Value::String(text) | Value::Override(text, _) => Raw::Text(text),
+                Value::Float(_)
+                | Value::Bool(_)
+                | Value::Datetime(_)
+                | Value::Array(_)
+                | Value::Table(_) => {
+                    let kind = item.value.kind();
+                    self.wrong_at(&item.at, key, format!("holds {kind}, not a raw value"));
+                    continue;
+                }
+            };
+            raws.push(Spot { value, at: &item.at });
+        }
+        raws
+    }
+
+    /// The keys of the table under `key` with the strings they hold; empty when absent.
+    pub(super) fn named(&self, key: &'static str) -> Vec<Named<'a>> {
+        let Some(spot) = self.of_kind(key, "a table", Value::as_table) else { return Vec::new() };
+        let mut named = Vec::new();
+        for entry in &spot.value.entries {
+            match entry.node.value.as_text() {
+                Some(value) => named.push((
+                    Spot { value: entry.key.as_str(), at: &entry.key_at },
+                    Spot { value, at: &entry.node.at },
+                )),
+                None => {
+                    let kind = entry.node.value.kind();
+                    self.wrong_at(&entry.node.at, key, format!("holds {kind}, not a string"));
+                }
+            }
+        }
+        named
     }
 
     /// A date or time, or the same as a string, as written.

@@ -1,13 +1,10 @@
-//! The small languages inside strings: durations, sizes, points, types, orders, shifts, addresses.
+//! The small languages inside strings: durations, sizes, shifts, addresses.
 //! Every reader answers with the value or with what is wrong, as a sentence.
 
 use std::time::Duration;
 
 use crate::domain::ids::{AssetId, BadId, SourceId, TagId, TagPath, TechnicianId};
 use crate::domain::severity::Severity;
-
-use super::tree::NOT_AVAILABLE;
-use super::{ByteOrder, PointType, Table};
 
 /// `500ms`, `1s`, `5m`, `12h`, `7d`; longer than zero.
 pub(crate) fn duration(text: &str) -> Result<Duration, String> {
@@ -94,81 +91,6 @@ pub(super) fn tag_path(text: &str) -> Result<TagPath, String> {
     let (asset, tag) =
         text.split_once('/').ok_or_else(|| format!("`{text}` is no tag: write asset/tag"))?;
     Ok(TagPath { asset: asset_id(asset)?, tag: tag_id(tag)? })
-}
-
-/// `holding:100`: a table and an address as written.
-pub(super) fn point(text: &str) -> Result<(Table, u32), String> {
-    let wrong = || {
-        format!("`{text}` is no point: write coil:, discrete:, input: or holding: and an address")
-    };
-    let (table, address) = text.split_once(':').ok_or_else(wrong)?;
-    let table = match table {
-        "coil" => Table::Coil,
-        "discrete" => Table::Discrete,
-        "input" => Table::Input,
-        "holding" => Table::Holding,
-        _ => return Err(wrong()),
-    };
-    if address.is_empty() || !address.bytes().all(|byte| byte.is_ascii_digit()) {
-        return Err(wrong());
-    }
-    let address: u32 = address.parse().map_err(|_| format!("address {address} is past 65535"))?;
-    Ok((table, address))
-}
-
-/// Names of the contract: `u16`, `f32`, `bits:4-7`, `mod10k:3` …
-pub(super) fn point_type(text: &str) -> Result<PointType, String> {
-    let later = |what: &str| Err(format!("type `{what}` is {NOT_AVAILABLE}"));
-    Ok(match text {
-        "bool" => PointType::Bool,
-        "u8h" => PointType::U8h,
-        "u8l" => PointType::U8l,
-        "u16" => PointType::U16,
-        "i16" => PointType::I16,
-        "u32" => PointType::U32,
-        "i32" => PointType::I32,
-        "u64" => PointType::U64,
-        "i64" => PointType::I64,
-        "f16" => PointType::F16,
-        "f32" => PointType::F32,
-        "f64" => PointType::F64,
-        "bcd16" => PointType::Bcd16,
-        "bcd32" => PointType::Bcd32,
-        "mod10k:2" => PointType::Mod10k(2),
-        "mod10k:3" => PointType::Mod10k(3),
-        "mod10k:4" => PointType::Mod10k(4),
-        _ if text.starts_with("string:") || text.starts_with("waveform:") => return later(text),
-        _ => {
-            let Some(bits) = text.strip_prefix("bits:") else {
-                let near = super::tree::nearest(text, &POINT_TYPES)
-                    .map_or(String::new(), |near| format!(", did you mean `{near}`?"));
-                return Err(format!("`{text}` is no type{near}"));
-            };
-            let read = |part: &str| part.parse::<u8>().ok().filter(|bit| *bit <= 15);
-            let ends = bits.split_once('-').and_then(|(from, to)| Some((read(from)?, read(to)?)));
-            match ends {
-                Some((from, to)) if from <= to => PointType::Bits { from, to },
-                Some(_) | None => {
-                    return Err(format!("`{text}` is no type: bits:N-M with 0 <= N <= M <= 15"));
-                }
-            }
-        }
-    })
-}
-
-const POINT_TYPES: [&str; 17] = [
-    "bool", "u8h", "u8l", "u16", "i16", "u32", "i32", "u64", "i64", "f16", "f32", "f64", "bcd16",
-    "bcd32", "mod10k:2", "mod10k:3", "mod10k:4",
-];
-
-pub(super) fn order(text: &str) -> Result<ByteOrder, String> {
-    match text {
-        "ABCD" => Ok(ByteOrder::Abcd),
-        "CDAB" => Ok(ByteOrder::Cdab),
-        "BADC" => Ok(ByteOrder::Badc),
-        "DCBA" => Ok(ByteOrder::Dcba),
-        _ => Err(format!("`{text}` is no order: ABCD, CDAB, BADC or DCBA")),
-    }
 }
 
 const DAYS: [&str; 7] = ["mon", "tue", "wed", "thu", "fri", "sat", "sun"];
@@ -302,6 +224,21 @@ pub(super) fn json_pointer(text: &str) -> Result<String, String> {
     Ok(text.to_owned())
 }
 
+/// When the system's clock is believed.
+pub(super) fn clock(text: &str) -> Result<crate::domain::time::Trust, String> {
+    use crate::domain::time::Trust;
+    match text {
+        "auto" => Ok(Trust::Auto),
+        "synchronised" => Ok(Trust::Synchronised),
+        "system" => Ok(Trust::System),
+        path if path.starts_with('/') => Ok(Trust::File(path.into())),
+        _ => Err(format!(
+            "`{text}` says nothing of a clock: auto, synchronised, system, or the path of a file \
+             that exists once the clock is set"
+        )),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -361,18 +298,6 @@ mod tests {
         for text in ["broker", "tcp://", "tcp://a:0", "tcp://a:70000", "tcp://a b", "tcp://[::1"] {
             assert!(url(text).is_err(), "{text}");
         }
-    }
-
-    #[test]
-    fn points_and_types_are_read_or_explained() {
-        assert_eq!(point("holding:100"), Ok((Table::Holding, 100)));
-        for text in ["holding", "holding:", "holding:-1", "reg:1", "coil:1x"] {
-            assert!(point(text).is_err(), "{text}");
-        }
-        assert_eq!(point_type("bits:4-7"), Ok(PointType::Bits { from: 4, to: 7 }));
-        assert!(point_type("float32").is_err());
-        assert!(point_type("bits:7-4").is_err());
-        assert!(point_type("string:8").unwrap_err().contains(NOT_AVAILABLE));
     }
 
     #[test]

@@ -87,4 +87,24 @@ pub struct Prediction {
     pub repair_seconds: f64,
     /// The anomaly that asked for it, if one did.
     pub anomaly: Option<EventId>,
+    /// How earlier predictions of this failure mode of this asset did.
+    #[serde(default)]
+    pub track_record: TrackRecord,
+}
+
+/// How often predictions were right so far.
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
+pub struct TrackRecord {
+    /// Predictions whose truth is known.
+    pub scored: u32,
+    /// Those whose interval p10 to p90 held it; 80 of 100 are promised.
+    pub covered: u32,
+    /// Failures that were announced before.
+    pub failures: u32,
+    /// How early, in seconds, over all of these.
+    pub lead_seconds: f64,
+    /// Predictions that a repair overtook.
+    pub prevented: u32,
+    /// Predictions that were taken back.
+    pub withdrawn: u32,
 }

@@ -210,6 +210,23 @@ pub struct RawWaveform {
     pub retained: bool,
 }
 
+/// One burst as it is kept: samples in the tag's unit.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Burst {
+    /// Which tag.
+    pub tag: TagKey,
+    /// The number of the reading that stands for it (its RMS about the mean).
+    pub arrival: Arrival,
+    /// Time of its first sample, or when it arrived.
+    pub time: Timestamp,
+    /// Samples a second, where known.
+    pub rate_hz: Option<f64>,
+    /// How far it may be trusted.
+    pub quality: Quality,
+    /// The samples in the tag's engineering unit, oldest first.
+    pub samples: Box<[f32]>,
+}
+
 /// What a source hands over in one piece: one response, one message, one request body.
 #[derive(Debug)]
 pub struct RawBatch {

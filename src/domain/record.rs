@@ -17,6 +17,8 @@ pub enum RecordKind {
     Anomaly,
     /// The newest prediction of an asset and failure mode (prediction).
     Prediction,
+    /// What prediction works on: followed limits, lives of parts, how predictions did.
+    Outlook,
     /// [`super::decision::Decision`] (approval).
     Decision,
     /// [`super::work_order::WorkOrder`] (scheduling).
@@ -41,15 +43,22 @@ pub enum RecordKind {
     DeadLetter,
     /// A departure from normal that was announced and is not over (detection).
     Departure,
+    /// [`super::text::KnownText`], a text that a tag had (acquisition).
+    Text,
+    /// A counter that wrapped or was reset (acquisition).
+    Counter,
+    /// What a source has found out about a device (engine).
+    SourceNote,
 }
 
 impl RecordKind {
     /// All kinds.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 20] = [
         Self::Alarm,
         Self::Delay,
         Self::Anomaly,
         Self::Prediction,
+        Self::Outlook,
         Self::Decision,
         Self::WorkOrder,
         Self::Notification,
@@ -62,6 +71,9 @@ impl RecordKind {
         Self::Job,
         Self::DeadLetter,
         Self::Departure,
+        Self::Text,
+        Self::Counter,
+        Self::SourceNote,
     ];
 
     /// The word in the store; never changes.
@@ -72,6 +84,7 @@ impl RecordKind {
             Self::Delay => "delay",
             Self::Anomaly => "anomaly",
             Self::Prediction => "prediction",
+            Self::Outlook => "outlook",
             Self::Decision => "decision",
             Self::WorkOrder => "work-order",
             Self::Notification => "notification",
@@ -84,6 +97,9 @@ impl RecordKind {
             Self::Job => "job",
             Self::DeadLetter => "dead-letter",
             Self::Departure => "departure",
+            Self::Text => "text",
+            Self::Counter => "counter",
+            Self::SourceNote => "source-note",
         }
     }
 

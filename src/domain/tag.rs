@@ -72,6 +72,42 @@ pub struct Handling {
     pub states: Vec<(i64, String)>,
     /// What a value of the tag is.
     pub form: Form,
+    /// The tag counts: after so many counts its device begins again at 0. Its readings are the
+    /// total over all wraps and resets.
+    pub counter: Option<u128>,
+    /// What is not worth storing.
+    pub deadband: Option<Deadband>,
+    /// The fastest the quantity can change, in the tag's unit per second.
+    pub rate_max: Option<f64>,
+    /// How long a working sensor repeats itself at most.
+    pub stuck: Option<Duration>,
+    /// The step that the device's values come in, in the tag's unit; 0 when not known.
+    pub quantum: f64,
+    /// After how long without any value the tag counts as silent.
+    pub gap: Option<Duration>,
+}
+
+/// Report by exception: what differs less from the last stored value is seen, not stored.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Deadband {
+    /// Smallest difference that is stored, in the tag's unit.
+    pub width: f64,
+    /// A value is stored at the latest after this, whatever it is.
+    pub max_silence: Duration,
+}
+
+impl Handling {
+    /// The name of a state by its raw value.
+    #[must_use]
+    pub fn state(&self, value: f64) -> Option<&str> {
+        let whole = value.round();
+        if (whole - value).abs() > f64::EPSILON {
+            return None;
+        }
+        let of = |(number, _): &(i64, String)| (*number as f64).total_cmp(&whole);
+        let place = self.states.binary_search_by(of).ok()?;
+        Some(self.states[place].1.as_str())
+    }
 }
 
 /// What a value of a tag is.
@@ -80,7 +116,7 @@ pub enum Form {
     /// A number.
     #[default]
     Number,
-    /// A text; stored as the number of the text in the tag's list of texts.
+    /// A text; stored as a number made from the text, by which the text is found again.
     Text,
     /// A burst of samples, evenly spaced.
     Waveform {

@@ -4,6 +4,7 @@
 //! something therefore counts on [`Now::mono`]; whoever writes something down uses [`Now::utc`].
 
 use std::fmt;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -79,6 +80,23 @@ impl fmt::Display for Timestamp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:.3}", self.calendar())
     }
+}
+
+/// When the system's UTC may be believed.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum Trust {
+    /// When the kernel says that it is synchronised; without that also when the machine keeps time
+    /// over a power cut (everything but a board without a battery clock) and the time is not before
+    /// what was stored last.
+    #[default]
+    Auto,
+    /// Only when the kernel says so.
+    Synchronised,
+    /// Whenever it is later than this program: somebody sets the clock by hand.
+    System,
+    /// As soon as this file exists: whatever synchronises the clock makes it
+    /// (`/run/systemd/timesync/synchronized`).
+    File(PathBuf),
 }
 
 /// What time it is, as told to a stage. Stages never ask a clock themselves.

@@ -98,7 +98,7 @@ pub(super) async fn status(State(api): State<Api>) -> Result<Json<Value>, Proble
         "started": api.state.started.to_string(),
         "time": now.utc.to_string(),
         "clock_trusted": now.trusted,
-        "uptime_seconds": now.utc.since(api.state.started).as_secs_f64(),
+        "uptime_seconds": now.mono.as_secs_f64(),
         "ready": reasons.is_empty(),
         "reasons": reasons,
         "engine": {

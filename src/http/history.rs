@@ -1,14 +1,18 @@
-//! `GET /api/v1/readings`: one tag's readings or roll-ups out of the ring.
+//! `GET /api/v1/readings`: one tag's readings, bursts or roll-ups out of the ring.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Json;
 use axum::extract::State;
 use serde_json::{Value, json};
 
-use crate::domain::reading::Reading;
+use crate::domain::reading::{Burst, Reading};
+use crate::domain::tag::{Form, Plant};
+use crate::domain::text::Words;
 use crate::domain::time::Timestamp;
-use crate::store::{Resolution, Rollup};
+use crate::store::{PAGE_BURSTS_MAX, Resolution, Rollup, lexicon};
+use crate::uplink::readings::said;
 
 use super::Api;
 use super::problem::Problem;
@@ -47,11 +51,38 @@ pub(super) async fn list(State(api): State<Api>, params: Params) -> Result<Json<
     };
     let Some(resolution) = resolution else {
         let cursor = params.get("cursor").map(str::to_owned);
+        let plant = Arc::clone(&api.setting().plant);
+        let form = plant.tag(key).map_or(Form::Number, |tag| tag.handling.form);
+        if let Form::Waveform { .. } = form {
+            let limit = limit.min(PAGE_BURSTS_MAX);
+            let found = api
+                .readers
+                .ring(move |reader| reader.bursts(key, from, to, limit, cursor.as_deref()))
+                .await?;
+            return Ok(page(found.items.iter().map(burst).collect(), found.next));
+        }
         let found = api
             .readers
-            .ring(move |reader| reader.range(key, from, to, limit, cursor.as_deref()))
+            .ring(move |reader| {
+                let page = reader.range(key, from, to, limit, cursor.as_deref())?;
+                Ok((page, reader.doubtful()?))
+            })
             .await?;
-        return Ok(page(found.items.iter().map(reading).collect(), found.next));
+        let (found, doubtful) = found;
+        let mut words = Words::new();
+        let mut items = found.items;
+        if form == Form::Text {
+            let plant = Arc::clone(&plant);
+            (items, words) = api
+                .readers
+                .state(move |reader| {
+                    lexicon::look_up(reader, &plant, &items, &mut words)?;
+                    Ok((items, words))
+                })
+                .await?;
+        }
+        let rows = items.iter().map(|item| reading(&plant, item, &words, &doubtful)).collect();
+        return Ok(page(rows, found.next));
     };
     let begin = match params.number("cursor")?.map(i64::try_from) {
         None => from,
@@ -71,14 +102,45 @@ pub(super) async fn list(State(api): State<Api>, params: Params) -> Result<Json<
     Ok(page(rows.iter().map(rollup).collect(), next.map(|next| next.to_string())))
 }
 
-/// As in the batches upstream: no value where no number came, a reason where it is not good.
-fn reading(reading: &Reading) -> Value {
+/// As in the batches upstream: no value where no number came, a reason where it is not good. Besides
+/// the unit, and `clock_trusted` where no clock ever vouched for the time.
+fn reading(plant: &Plant, reading: &Reading, words: &Words, doubtful: &[(u64, u64)]) -> Value {
     let mut item = json!({
         "time": reading.time.to_string(),
         "value": reading.value,
         "quality": reading.quality.as_str(),
     });
     if let Some(reason) = reading.quality.reason() {
+        item["reason"] = reason.as_str().into();
+    }
+    if let Some(tag) = plant.tag(reading.tag).filter(|tag| !tag.unit.is_empty()) {
+        item["unit"] = tag.unit.as_str().into();
+    }
+    if doubtful.iter().any(|(from, to)| (*from..=*to).contains(&reading.arrival.0)) {
+        item["clock_trusted"] = false.into();
+    }
+    if let Some((kind, said)) = plant.tag(reading.tag).and_then(|tag| said(tag, reading, words)) {
+        item[kind] = said.into();
+    }
+    item
+}
+
+/// One burst: when it began, samples a second where known, and the samples in the tag's unit (null
+/// where no number came).
+fn burst(burst: &Burst) -> Value {
+    let samples: Vec<Value> = burst
+        .samples
+        .iter()
+        // The shortest decimal that reads back as the same f32, not as the f64 beside it.
+        .map(|sample| sample.to_string().parse::<f64>().map_or(Value::Null, Value::from))
+        .collect();
+    let mut item = json!({
+        "time": burst.time.to_string(),
+        "rate": burst.rate_hz,
+        "quality": burst.quality.as_str(),
+        "samples": samples,
+    });
+    if let Some(reason) = burst.quality.reason() {
         item["reason"] = reason.as_str().into();
     }
     item

@@ -8,6 +8,7 @@ use axum::http::header;
 use axum::response::{IntoResponse, Response};
 
 use crate::domain::record::RecordKind;
+use crate::port::SourceHealth;
 use crate::store::RecordFilter;
 
 use super::problem::Problem;
@@ -191,6 +192,49 @@ fn sources(api: &Api, text: &mut Text) {
             let labels = [("source", name.as_str())];
             text.sample("source_last_answer_timestamp_seconds", &labels, last.seconds());
         }
+    }
+    lines(&sources, text);
+}
+
+/// What the time of the lines goes to, and how late polls are.
+fn lines(sources: &[(String, SourceHealth)], text: &mut Text) {
+    let loads: Vec<_> = sources
+        .iter()
+        .filter_map(|(name, health)| Some((name.as_str(), health.load.as_ref()?)))
+        .collect();
+    if loads.is_empty() {
+        return;
+    }
+    let help = "Share of its line's time that requests take, of all sources on that line.";
+    text.family("line_load_ratio", "gauge", help);
+    for (name, load) in &loads {
+        text.sample("line_load_ratio", &[("source", name)], load.line_share);
+    }
+    let help = "Share of its line's time that requests without an answer take.";
+    text.family("line_dead_time_ratio", "gauge", help);
+    for (name, load) in &loads {
+        text.sample("line_dead_time_ratio", &[("source", name)], load.dead_share);
+    }
+    let help = "Time that requests to a unit took since the start.";
+    text.family("bus_busy_seconds_total", "counter", help);
+    for (name, load) in &loads {
+        for (unit, of_unit) in &load.units {
+            let labels = [("source", *name), ("unit", &unit.to_string())];
+            text.sample("bus_busy_seconds_total", &labels, of_unit.busy_seconds);
+        }
+    }
+    let help = "From the tick of a poll to its last answer.";
+    text.family("poll_lateness_seconds", "histogram", help);
+    for (name, load) in &loads {
+        let (rows, sum) = load.lateness.cumulative();
+        for (bound, polls) in rows {
+            let labels = [("source", *name), ("le", &bound.to_string())];
+            text.sample("poll_lateness_seconds_bucket", &labels, polls);
+        }
+        let polls = load.lateness.polls();
+        text.sample("poll_lateness_seconds_bucket", &[("source", name), ("le", "+Inf")], polls);
+        text.sample("poll_lateness_seconds_sum", &[("source", name)], sum);
+        text.sample("poll_lateness_seconds_count", &[("source", name)], polls);
     }
 }
 

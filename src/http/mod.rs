@@ -6,10 +6,12 @@
 //!
 //! Bounds: [`CONNECTIONS_MAX`] connections, bodies of [`BODY_BYTES_MAX`], a head within
 //! [`HEAD_TIMEOUT`], an answer within [`ANSWER_TIMEOUT`], [`STREAMS_MAX`] event streams,
-//! [`readers::READERS_MAX`] questions to the store at a time. What comes beyond waits in the
+//! [`readers::READERS_MAX`] questions to the store and [`forecast::FORECASTS_MAX`] forecast at a
+//! time. What comes beyond waits in the
 //! listener's queue, or is refused with 503.
 
 mod actions;
+mod forecast;
 mod guard;
 mod health;
 mod history;
@@ -105,6 +107,7 @@ struct Shared {
     state: ApiState,
     readers: Readers,
     streams: Arc<Semaphore>,
+    forecasts: Arc<Semaphore>,
     keys: ingest::KnownKeys,
     /// Where we listen: decides which hosts are ours and whether metrics are open.
     address: SocketAddr,
@@ -138,6 +141,7 @@ fn router(
         readers: Readers::new(state.data_dir.clone()),
         state,
         streams: Arc::new(Semaphore::new(STREAMS_MAX)),
+        forecasts: Arc::new(Semaphore::new(forecast::FORECASTS_MAX)),
         keys: ingest::KnownKeys::default(),
         address,
         stop,
@@ -157,6 +161,7 @@ fn router(
         .route("/dead-letters", get(lists::dead_letters))
         .route("/events", get(lists::events))
         .route("/readings", get(history::list).post(ingest::take))
+        .route("/forecast", get(forecast::one))
         .route("/stream", get(stream::stream))
         .route("/alarms/{id}/ack", post(actions::acknowledge))
         .route("/alarms/{id}/shelve", post(actions::shelve))

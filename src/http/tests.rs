@@ -531,6 +531,58 @@ async fn readings_come_out_raw_and_rolled_up() {
 }
 
 #[tokio::test]
+async fn a_tag_is_forecast_from_its_roll_ups_and_refused_without_history() {
+    let mut daemon = daemon().await;
+    let address = daemon.address;
+    let path = "/api/v1/forecast?asset=P-101&tag=temp";
+    let refused = get(address, &format!("{path}&horizon=4h")).await;
+    assert_eq!(refused.status, 422);
+    assert!(refused.json()["detail"].as_str().unwrap().contains("too little history"));
+    // Three days of a day's wave, a reading every two minutes, up to now.
+    let readings: Vec<Reading> = (0..2160_u32)
+        .map(|number| {
+            let micros = NOON - i64::from(2160 - number) * 120_000_000;
+            let day = std::f64::consts::TAU * micros as f64 / 86.4e9;
+            Reading {
+                tag: TagKey(0),
+                arrival: Arrival(u64::from(number) + 1),
+                time: Timestamp::from_micros(micros),
+                value: 70.0 + 10.0 * day.sin() + f64::from(number % 7) / 10.0,
+                quality: Quality::Good,
+            }
+        })
+        .collect();
+    daemon.ring.append(&readings);
+    daemon.ring.commit().unwrap();
+    let reply = get(address, &format!("{path}&horizon=6h&limit=200")).await;
+    assert_eq!(reply.status, 200, "{}", reply.body);
+    let found = reply.json();
+    assert_eq!(found["step_seconds"], json!(120.0));
+    let steps = found["steps"].as_array().unwrap();
+    assert_eq!((steps.len(), &steps[0]["step"]), (180, &json!(1)));
+    let middle = &steps[90];
+    let time = Timestamp::parse_rfc3339(middle["time"].as_str().unwrap()).unwrap();
+    let truth = 70.3 + 10.0 * (std::f64::consts::TAU * time.seconds() / 86_400.0).sin();
+    // The saw-tooth of 0.6 on the wave is all that cannot be known.
+    assert!((middle["mean"].as_f64().unwrap() - truth).abs() < 1.5, "{middle} not {truth}");
+    assert!(middle["lower_95"].as_f64() <= middle["lower_80"].as_f64());
+    let limits = found["limits"].as_array().unwrap();
+    assert_eq!((&limits[0]["name"], &limits[1]["name"]), (&json!("high"), &json!("asked")));
+    assert_eq!(limits[1]["p50"], Value::Null);
+
+    for (query, status) in [
+        ("asset=P-101&tag=temp", 400),
+        ("asset=P-101&tag=nothing&horizon=1h", 404),
+        ("asset=P-101&tag=temp&horizon=soon", 400),
+        ("asset=P-101&tag=temp&horizon=1h&limit=x", 400),
+        ("asset=P-101&tag=temp&horizon=30d", 422),
+    ] {
+        let reply = get(address, &format!("/api/v1/forecast?{query}")).await;
+        assert_eq!(reply.status, status, "{query}");
+    }
+}
+
+#[tokio::test]
 async fn tokens_guard_all_but_health_and_the_page() {
     let mut config = config::parse(CONFIG, "plant.toml".as_ref(), &BTreeMap::new()).unwrap();
     let token = |secret: &str, scope| {

@@ -12,6 +12,7 @@ use crate::domain::event::AssetState;
 use crate::domain::ids::{EventId, SourceId};
 use crate::domain::prognosis::Prediction;
 use crate::domain::record::{Record, RecordKind};
+use crate::domain::tag::Form;
 use crate::domain::work_order::WorkOrder;
 use crate::port::Committed;
 use crate::uplink::data;
@@ -43,6 +44,10 @@ pub(super) fn record(record: &Record) -> Value {
         | RecordKind::Report
         | RecordKind::CaseFile
         | RecordKind::Departure
+        | RecordKind::Outlook
+        | RecordKind::Text
+        | RecordKind::Counter
+        | RecordKind::SourceNote
         | RecordKind::Job
         | RecordKind::DeadLetter => None,
     };
@@ -148,6 +153,12 @@ pub(super) fn asset(asset: &Asset, config: &Config, state: Option<Value>) -> Val
 /// A tag of the configuration.
 pub(super) fn tag(source: &SourceId, tag: &TagConfig, period: Option<f64>) -> Value {
     let limits = &tag.limits;
+    let states: Map<String, Value> = tag
+        .handling
+        .states
+        .iter()
+        .map(|(number, name)| (number.to_string(), name.clone().into()))
+        .collect();
     json!({
         "id": tag.path.to_string(),
         "asset": tag.path.asset,
@@ -169,6 +180,14 @@ pub(super) fn tag(source: &SourceId, tag: &TagConfig, period: Option<f64>) -> Va
         },
         "discrete": tag.discrete,
         "period_seconds": period,
+        "decimals": tag.handling.decimals,
+        "counter": tag.handling.counter.is_some(),
+        "values": states,
+        "form": match tag.handling.form {
+            Form::Number => "number",
+            Form::Text => "text",
+            Form::Waveform { .. } => "waveform",
+        },
     })
 }
 

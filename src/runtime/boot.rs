@@ -2,6 +2,7 @@
 
 use uuid::Uuid;
 
+use crate::clock::since_boot;
 use crate::domain::time::Now;
 use crate::store::BootInfo;
 
@@ -14,5 +15,5 @@ pub fn current(now: Now) -> BootInfo {
         .ok()
         .and_then(|text| Uuid::parse_str(text.trim()).ok())
         .unwrap_or_else(|| Uuid::from_u128(fastrand::u128(..)));
-    BootInfo { id, utc: now.utc, mono: now.mono, trusted: now.trusted }
+    BootInfo { id, utc: now.utc, mono: since_boot(), trusted: now.trusted }
 }

@@ -31,6 +31,7 @@ use crate::domain::severity::Severity;
 use crate::domain::time::Now;
 use crate::http::{self, ReloadRequest, SourceBoard};
 use crate::port::{Announcements, ConditionReport, EngineHandle, Input, UplinkHealth};
+use crate::sources::notes::Notes;
 use crate::store::RingReader;
 use crate::store::ring::RingDb;
 use crate::store::ring_thread::{RingHandle, RingThread};
@@ -128,6 +129,8 @@ pub struct Daemon {
     setting: watch::Receiver<Setting>,
     options: DaemonOptions,
     clock: Clock,
+    /// What the sources have found out about devices.
+    notes: Notes,
     sources_part: Part,
     carrier_part: Part,
     uplink_part: Part,
@@ -212,6 +215,7 @@ impl Daemon {
         let seed = fastrand::u64(..);
         let engine = Engine::start(setting.clone(), state, &stages(), start, seed, now)
             .map_err(DaemonError::Engine)?;
+        let notes = Notes::from_records(engine.open_records());
         let journal = engine.last_row();
         let (ring, ring_thread) =
             RingThread::start(ring, config.store.commit_every, ring_reports(handle.clone()))
@@ -251,7 +255,8 @@ impl Daemon {
         start_hearts(&mut carrier_part, tasks_heart, ring_heart, ring.clone());
 
         let mut sources_part = part();
-        let source_health = start_sources(&mut sources_part, &setting_seen, &handle, &clock);
+        let source_health =
+            start_sources(&mut sources_part, &setting_seen, &handle, &clock, &notes);
 
         let (board, board_seen) = watch::channel(Arc::new(source_health));
         let tell = clock.clone();
@@ -300,6 +305,7 @@ impl Daemon {
             setting: setting_seen,
             options,
             clock,
+            notes,
             sources_part,
             carrier_part,
             uplink_part,
@@ -422,13 +428,22 @@ impl Daemon {
             .await
             .map_err(|_| stopping())?;
         answer.await.map_err(|_| stopping())??;
-        if old.modbus != new.modbus || old.mqtt != new.mqtt || old.assets != new.assets {
+        let same_sources = old.modbus == new.modbus
+            && old.mqtt == new.mqtt
+            && old.replay == new.replay
+            && old.assets == new.assets;
+        if !same_sources {
             let (fatal, _) = mpsc::channel(1);
             let fresh = Part::new(&self.engine, &self.clock, &fatal);
             let before = std::mem::replace(&mut self.sources_part, fresh);
             before.end("sources", STOP_SOURCES_MAX).await;
-            let health =
-                start_sources(&mut self.sources_part, &self.setting, &self.engine, &self.clock);
+            let health = start_sources(
+                &mut self.sources_part,
+                &self.setting,
+                &self.engine,
+                &self.clock,
+                &self.notes,
+            );
             self.board.send_replace(Arc::new(health));
         }
         let hash = new.hash.clone();
@@ -463,16 +478,16 @@ fn fixed_keys(old: &Config, new: &Config) -> Vec<&'static str> {
 }
 
 /// The stores, opened, and what was found.
-struct Opened {
-    state: StateDb,
-    ring: RingDb,
-    setting: Setting,
+pub(super) struct Opened {
+    pub(super) state: StateDb,
+    pub(super) ring: RingDb,
+    pub(super) setting: Setting,
     epoch: u64,
-    fresh: bool,
-    reports: Vec<ConditionReport>,
+    pub(super) fresh: bool,
+    pub(super) reports: Vec<ConditionReport>,
 }
 
-fn open(config: &Arc<Config>, now: Now) -> Result<Opened, DaemonError> {
+pub(super) fn open(config: &Arc<Config>, now: Now) -> Result<Opened, DaemonError> {
     let dir = &config.gateway.data_dir;
     let failed = |file| {
         move |source| DaemonError::Store { file, dir: dir.clone(), source: Box::new(source) }

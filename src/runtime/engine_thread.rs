@@ -29,6 +29,9 @@ const HELD_EFFECTS_MAX: usize = 1024;
 const COMMIT_PAUSE: Duration = Duration::from_millis(500);
 /// Readings of the ring fed at a time after a start.
 const REPLAY_PAGE: usize = 8192;
+/// A step of UTC against monotonic time, in microseconds, from which on times before and after do
+/// not compare any more: a new era. Smaller ones are corrections of one clock.
+const ERA_STEP: u64 = 3_600_000_000;
 const STATUS_EVERY: Duration = Duration::from_secs(1);
 
 /// Why the engine's thread ended when nobody asked it to.
@@ -86,6 +89,8 @@ struct Loop {
     held_count: usize,
     held_effects: VecDeque<Effect>,
     failing: bool,
+    /// The clocks of the present era.
+    era: Now,
 }
 
 /// Feeds the engine what the ring has beyond it, then runs it until it is told to stop or nobody
@@ -106,10 +111,14 @@ pub fn run(
     heart: &Heart,
 ) -> Result<(), Fatal> {
     engine.settle(clock.now());
+    if let Err(error) = engine.announce_corrections(clock.now()) {
+        tracing::warn!(%error, "corrections of an earlier clock could not be read");
+    }
     if let Some(ring) = history {
         replay(&mut engine, ring, &clock, heart);
     }
     let now = clock.now();
+    let era = engine.started();
     let mut held_effects: VecDeque<Effect> = engine.unfinished().into();
     held_effects.truncate(HELD_EFFECTS_MAX);
     let mut this = Loop {
@@ -123,6 +132,7 @@ pub fn run(
         held_count: 0,
         held_effects,
         failing: false,
+        era,
     };
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()
@@ -136,10 +146,10 @@ pub fn run(
         match received {
             Ok(None) => return this.finish(),
             Ok(Some(input)) => {
-                stopping |= this.take(input);
+                stopping |= this.take(input)?;
                 for _ in 1..TURNS_PER_COMMIT_MAX {
                     let Ok(input) = inputs.try_recv() else { break };
-                    stopping |= this.take(input);
+                    stopping |= this.take(input)?;
                 }
             }
             Err(_) => {}
@@ -189,24 +199,58 @@ impl Loop {
         wake
     }
 
+    /// Notices that the clock was set, or is no longer believed: a new era begins. Nothing that was
+    /// dated before is taken after it.
+    fn watch_clock(&mut self, now: Now) -> Result<(), Fatal> {
+        let offset = |at: Now| at.utc.micros().saturating_sub(span_micros(at.mono));
+        let step = offset(now).saturating_sub(offset(self.era));
+        if now.trusted == self.era.trusted && step.unsigned_abs() < ERA_STEP {
+            return Ok(());
+        }
+        if self.engine.has_uncommitted() {
+            self.commit(now)?;
+        }
+        match self.engine.enter_era(now, &super::boot::current(now), step) {
+            Ok(()) => {
+                tracing::warn!(step, trusted = now.trusted, "the clock was set");
+                self.era = now;
+            }
+            Err(error) if !self.failing => {
+                tracing::error!(%error, "the new clock could not be written down; tried again");
+            }
+            Err(_) => {}
+        }
+        Ok(())
+    }
+
     /// One turn; true when it asks to stop.
-    fn take(&mut self, input: Input) -> bool {
+    fn take(&mut self, input: Input) -> Result<bool, Fatal> {
         let stop = matches!(input, Input::Stop { .. });
         let configure = matches!(input, Input::Configure { .. });
-        self.engine.turn(self.clock.now(), input);
+        let now = self.clock.now();
+        self.watch_clock(now)?;
+        self.engine.turn(now, input);
         if configure {
             self.commit_every = self.engine.setting().config.store.commit_every;
             self.outlets.setting.send_replace(self.engine.setting().clone());
         }
+        self.hold_readings();
+        Ok(stop)
+    }
+
+    /// Takes over what the engine has for the ring.
+    fn hold_readings(&mut self) {
         while let Some(batch) = self.engine.take_readings() {
-            self.held_count += batch.readings.len();
+            self.held_count += batch.weight();
             self.held_readings.push_back(batch);
         }
-        stop
     }
 
     fn after_turns(&mut self, stopping: bool) -> Result<(), Fatal> {
-        self.engine.turn_deadlines(self.clock.now());
+        let now = self.clock.now();
+        self.watch_clock(now)?;
+        self.engine.turn_deadlines(now);
+        self.hold_readings();
         self.pass_readings();
         let now = self.clock.now();
         let due = self.engine.has_uncommitted() && self.next_commit <= now.mono;
@@ -311,16 +355,19 @@ impl Loop {
 
     fn pass_readings(&mut self) {
         while let Some(batch) = self.held_readings.pop_front() {
-            self.held_count -= batch.readings.len();
+            self.held_count -= batch.weight();
             if let Err(batch) = self.outlets.ring.try_append(batch) {
-                self.held_count += batch.readings.len();
+                self.held_count += batch.weight();
                 self.held_readings.push_front(batch);
                 break;
             }
         }
         while self.held_count > HELD_READINGS_MAX {
             let Some(batch) = self.held_readings.pop_front() else { return };
-            self.held_count -= batch.readings.len();
+            self.held_count -= batch.weight();
+            if let (Some(era), Some(next)) = (batch.era, self.held_readings.front_mut()) {
+                next.era.get_or_insert(era);
+            }
             let (Some(first), Some(last)) = (batch.readings.first(), batch.readings.last()) else {
                 continue;
             };
@@ -344,4 +391,8 @@ impl Loop {
         self.pass_readings();
         self.engine.close().map_err(Fatal::Disk)
     }
+}
+
+fn span_micros(span: Duration) -> i64 {
+    i64::try_from(span.as_micros()).unwrap_or(i64::MAX)
 }

@@ -16,6 +16,7 @@ pub mod deliveries;
 pub mod engine;
 pub mod engine_thread;
 pub mod jobs;
+pub mod offline;
 mod parts;
 pub mod shutdown;
 pub mod supervisor;

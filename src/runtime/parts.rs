@@ -16,6 +16,7 @@ use crate::clock::Clock;
 use crate::domain::ids::SourceId;
 use crate::domain::severity::Severity;
 use crate::port::{ConditionReport, EngineHandle, GapReport, Input, SourceHealth};
+use crate::sources::notes::Notes;
 use crate::store::ring_thread::{RingHandle, RingReport};
 use crate::uplink::{self, Uplink};
 use crate::{http, sources};
@@ -26,10 +27,11 @@ pub(super) fn start_sources(
     setting: &watch::Receiver<Setting>,
     engine: &EngineHandle,
     clock: &Clock,
+    notes: &Notes,
 ) -> BTreeMap<SourceId, watch::Receiver<SourceHealth>> {
     let mut health = BTreeMap::new();
     let setting = setting.borrow().clone();
-    for task in sources::tasks(&setting, engine, clock, fastrand::u64(..)) {
+    for task in sources::tasks_with(&setting, engine, clock, fastrand::u64(..), notes) {
         health.extend(task.health.clone());
         let stop = part.stop.clone();
         let name = task.name.clone();

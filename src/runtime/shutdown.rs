@@ -8,6 +8,7 @@ use std::thread;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGPIPE, SIGTERM, SIGXFSZ};
 use signal_hook::iterator::Signals;
 use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
 
 /// What a signal asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,4 +52,25 @@ pub fn listen() -> io::Result<mpsc::Receiver<Asked>> {
         }
     })?;
     Ok(receiver)
+}
+
+/// A token that the first SIGINT or SIGTERM cancels, for commands that serve until they are stopped
+/// and are not the daemon; the second one ends the process at once.
+///
+/// # Errors
+/// As [`listen`].
+pub fn token() -> io::Result<CancellationToken> {
+    let mut asked = listen()?;
+    let token = CancellationToken::new();
+    let stop = token.clone();
+    thread::Builder::new().name("stop".to_owned()).spawn(move || {
+        while let Some(asked) = asked.blocking_recv() {
+            match asked {
+                Asked::Stop => stop.cancel(),
+                // There is nothing to read again.
+                Asked::Reload => {}
+            }
+        }
+    })?;
+    Ok(token)
 }

@@ -4,14 +4,16 @@
 //! curve, losses that become heat, inertia, a day cycle in load and hall temperature, disturbances
 //! with a memory, sensor noise, and registers that round. [`Scenario`] says what goes wrong,
 //! [`Plant`] computes it (no clock, one seed one course), [`REGISTERS`] is the map, [`Server`]
-//! answers on the bus. With the feature `demo` there is also an embedded MQTT broker.
+//! answers on the bus, rightly or as a fault script says. With the feature `demo` there is also an embedded MQTT broker.
 
 #[cfg(feature = "demo")]
 pub mod broker;
 mod fan;
 mod fault;
+mod frames;
 mod gearbox;
 mod machine;
+mod mischief;
 mod noise;
 mod plant;
 mod pump;
@@ -23,4 +25,4 @@ pub use fault::{Away, Fault, FaultKind, SCENARIOS, Scenario, Stops};
 pub use machine::Signal;
 pub use plant::{Plant, Shown, TICK};
 pub use registers::{Encoding, Image, REGISTERS, Refused, Register, units};
-pub use server::{SPEED_MAX, Server};
+pub use server::{COPIES_MAX, SPEED_MAX, Server};

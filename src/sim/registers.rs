@@ -51,7 +51,8 @@ impl Encoding {
         match self {
             Self::Bit | Self::U16 | Self::I16 => None,
             Self::U32(order) | Self::F32(order) => Some(match order {
-                ByteOrder::Abcd => "ABCD",
+                // The plant lies in the four common orders alone.
+                ByteOrder::Abcd | ByteOrder::Places { .. } => "ABCD",
                 ByteOrder::Cdab => "CDAB",
                 ByteOrder::Badc => "BADC",
                 ByteOrder::Dcba => "DCBA",
@@ -166,7 +167,7 @@ fn to_u32(raw: f64) -> u32 {
 /// Two registers for four bytes, given most significant first.
 fn arrange([a, b, c, d]: [u8; 4], order: ByteOrder) -> Vec<u16> {
     let wire = match order {
-        ByteOrder::Abcd => [[a, b], [c, d]],
+        ByteOrder::Abcd | ByteOrder::Places { .. } => [[a, b], [c, d]],
         ByteOrder::Cdab => [[c, d], [a, b]],
         ByteOrder::Badc => [[b, a], [d, c]],
         ByteOrder::Dcba => [[d, c], [b, a]],
@@ -236,6 +237,9 @@ pub const REGISTERS: &[Register] = &[
     row(G301, Signal::Running, (Table::Discrete, 0), Encoding::Bit, 1.0, 0.0),
 ];
 
+/// Registers between others that mean nothing and read as 0, as a manual's "reserved".
+const RESERVED: &[(u8, Table, u16)] = &[(F201.1, Table::Holding, 1)];
+
 /// The units that answer.
 #[must_use]
 pub fn units() -> BTreeSet<u8> {
@@ -264,7 +268,8 @@ impl Image {
     /// The registers as the plant shows them now.
     #[must_use]
     pub fn of(plant: &Plant) -> Self {
-        let mut cells = BTreeMap::new();
+        let mut cells: BTreeMap<_, _> =
+            RESERVED.iter().map(|reserved| (*reserved, Some(0))).collect();
         for (register, shown) in plant.shown() {
             let words = register.encode(shown);
             for offset in 0..register.encoding.width() {
@@ -313,6 +318,20 @@ mod tests {
             for offset in 0..register.encoding.width() {
                 assert!(cells.insert((register.unit, register.table, register.address + offset)));
             }
+        }
+    }
+
+    #[test]
+    fn no_block_of_a_unit_has_a_hole() {
+        let image = Image::of(&Plant::new(crate::sim::Scenario::healthy(), 1));
+        let mut blocks: BTreeMap<(u8, Table), (u16, u16)> = BTreeMap::new();
+        for register in REGISTERS {
+            let end = register.address + register.encoding.width();
+            let block = blocks.entry((register.unit, register.table)).or_insert((u16::MAX, 0));
+            *block = (block.0.min(register.address), block.1.max(end));
+        }
+        for ((unit, table), (from, to)) in blocks {
+            assert!(image.read(unit, table, from, to - from).is_ok(), "{unit} {table:?}");
         }
     }
 

@@ -1,31 +1,35 @@
-//! The plant behind a Modbus TCP server: one unit id a machine, reads only.
+//! The plant behind a Modbus TCP server: one unit id a machine, reads only, and whatever a fault
+//! script does to its answers.
 
-use std::future::{Ready, ready};
 use std::io;
 use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::watch;
-use tokio::time::{MissedTickBehavior, interval};
-use tokio_modbus::server::Service;
-use tokio_modbus::server::tcp::{Server as Frames, accept_tcp_connection};
-use tokio_modbus::{ExceptionCode, Request, Response, SlaveRequest};
+use tokio::sync::{Semaphore, watch};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 use tokio_util::sync::CancellationToken;
 
+use super::frames;
+use super::mischief::Mischiefs;
 use super::plant::{Plant, TICK};
-use super::registers::{Image, Refused};
-use crate::config::Table;
+use super::registers::Image;
+use crate::config::FaultScript;
 
-/// Most registers in one reply (Modbus application protocol 1.1b3, 6.3).
-const REGISTERS_MAX: u16 = 125;
-/// Most bits in one reply (6.1).
-const BITS_MAX: u16 = 2000;
 /// A pause longer than this (a suspended laptop) is not caught up with.
 const CATCH_UP_MAX: Duration = Duration::from_secs(5);
+/// Connections served at a time; further ones wait to be accepted.
+const CONNECTIONS_MAX: usize = 64;
+/// Pause after a failed accept (out of file descriptors, mostly).
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Largest factor by which plant time may outrun real time: some 40,000 sensor values a second.
 pub const SPEED_MAX: f64 = 1000.0;
+/// Most copies of the plant: unit ids end at 247.
+pub const COPIES_MAX: u8 = 61;
 
 /// A plant that listens.
 #[derive(Debug)]
@@ -34,6 +38,9 @@ pub struct Server {
     address: SocketAddr,
     plant: Plant,
     speed: f64,
+    copies: u8,
+    faults: FaultScript,
+    seed: u64,
 }
 
 impl Server {
@@ -45,7 +52,22 @@ impl Server {
     pub async fn bind(address: SocketAddr, plant: Plant, speed: f64) -> io::Result<Self> {
         let listener = TcpListener::bind(address).await?;
         let address = listener.local_addr()?;
-        Ok(Self { listener, address, plant, speed: speed.clamp(0.0, SPEED_MAX) })
+        let speed = speed.clamp(0.0, SPEED_MAX);
+        let faults = FaultScript::default();
+        Ok(Self { listener, address, plant, speed, copies: 1, faults, seed: 0 })
+    }
+
+    /// The same with this done to its answers; `seed` counts when the script has none.
+    #[must_use]
+    pub fn with_faults(self, faults: FaultScript, seed: u64) -> Self {
+        Self { faults, seed, ..self }
+    }
+
+    /// The same with the machines `copies` times (at most [`COPIES_MAX`]) under further unit ids:
+    /// unit 5 shows what unit 1 does, and so on.
+    #[must_use]
+    pub fn with_copies(self, copies: u8) -> Self {
+        Self { copies: copies.clamp(1, COPIES_MAX), ..self }
     }
 
     /// Where it listens.
@@ -57,9 +79,9 @@ impl Server {
     /// Answers until `stop` is cancelled; open connections are closed then.
     ///
     /// # Errors
-    /// When no more connections can be accepted.
+    /// Never for now: what fails of one connection ends only that one.
     pub async fn run(self, stop: CancellationToken) -> io::Result<()> {
-        let Self { listener, mut plant, speed, .. } = self;
+        let Self { listener, mut plant, speed, copies, faults, seed, .. } = self;
         let (publish, image) = watch::channel(Image::of(&plant));
         let passing = async {
             let mut ticks = interval(TICK);
@@ -73,88 +95,108 @@ impl Server {
                 publish.send_replace(Image::of(&plant));
             }
         };
-        let connect = |stream: TcpStream, peer: SocketAddr| {
-            let image = image.clone();
-            async move {
-                // A reply is one small packet; waiting to fill it up would only cost time.
-                stream.set_nodelay(true).ok();
-                accept_tcp_connection(stream, peer, |_| Ok(Some(Answers { image: image.clone() })))
-            }
+        let bus = Bus {
+            image,
+            copies,
+            began: began(),
+            mischiefs: Arc::new(Mutex::new(Mischiefs::new(faults, seed))),
         };
-        let frames = Frames::new(listener);
-        let serving = frames.serve(&connect, |error| {
-            tracing::debug!(%error, "a simulated connection ended");
-        });
         tokio::select! {
             () = passing => Ok(()),
-            served = serving => served,
+            () = accept(&listener, &bus) => Ok(()),
             () = stop.cancelled() => Ok(()),
         }
     }
 }
 
-/// Answers the requests of one connection from the newest image.
-struct Answers {
-    image: watch::Receiver<Image>,
+/// Fault scripts count from here. The simulated plant is no part of the daemon: nothing it is
+/// timed by is recorded.
+fn began() -> Instant {
+    Instant::now()
 }
 
-impl Service for Answers {
-    type Request = SlaveRequest<'static>;
-    type Response = Response;
-    type Exception = ExceptionCode;
-    type Future = Ready<Result<Response, ExceptionCode>>;
-
-    fn call(&self, request: Self::Request) -> Self::Future {
-        ready(answer(&self.image.borrow(), &request))
+/// Accepts connections and serves them; those open are dropped with it.
+async fn accept(listener: &TcpListener, bus: &Bus) {
+    let slots = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let mut connections = JoinSet::new();
+    loop {
+        let slot = Arc::clone(&slots).acquire_owned().await.expect("never closed");
+        match listener.accept().await {
+            Ok((stream, peer)) => {
+                let bus = bus.clone();
+                connections.spawn(async move {
+                    if let Err(error) = bus.serve(stream).await {
+                        tracing::debug!(%peer, %error, "a simulated connection ended");
+                    }
+                    drop(slot);
+                });
+            }
+            Err(error) => {
+                tracing::debug!(%error, "accepting a simulated connection failed");
+                sleep(ACCEPT_PAUSE).await;
+            }
+        }
+        while connections.try_join_next().is_some() {}
     }
 }
 
-fn answer(image: &Image, request: &SlaveRequest<'_>) -> Result<Response, ExceptionCode> {
-    let read = |table, address, count, max| {
-        if count == 0 || count > max {
-            return Err(ExceptionCode::IllegalDataValue);
+/// What all connections answer from.
+#[derive(Debug, Clone)]
+struct Bus {
+    image: watch::Receiver<Image>,
+    copies: u8,
+    began: Instant,
+    mischiefs: Arc<Mutex<Mischiefs>>,
+}
+
+impl Bus {
+    /// Answers one connection until the other end closes it or a fault does.
+    async fn serve(&self, mut stream: TcpStream) -> io::Result<()> {
+        // A reply is one small packet; waiting to fill it up would only cost time.
+        stream.set_nodelay(true).ok();
+        let mut prefix = [0; frames::PREFIX];
+        let mut body = vec![0; frames::PDU_MAX + 1];
+        loop {
+            if let Err(error) = stream.read_exact(&mut prefix).await {
+                // The end between two requests is how connections end.
+                let hung_up = error.kind() == io::ErrorKind::UnexpectedEof;
+                return if hung_up { Ok(()) } else { Err(error) };
+            }
+            let [t1, t0, p1, p0, l1, l0] = prefix;
+            let length = usize::from(u16::from_be_bytes([l1, l0]));
+            if (p1, p0) != (0, 0) || length < 2 || length > body.len() {
+                // No Modbus: where the next frame begins cannot be told.
+                return Err(io::Error::new(io::ErrorKind::InvalidData, "no Modbus TCP frame"));
+            }
+            stream.read_exact(&mut body[..length]).await?;
+            let (unit, request) = (body[0], &body[1..length]);
+            let right = frames::answer(&self.image.borrow(), unit, self.copies, request);
+            let reply = {
+                let mut mischiefs = self.mischiefs.lock().unwrap_or_else(PoisonError::into_inner);
+                let transaction = u16::from_be_bytes([t1, t0]);
+                mischiefs.reply(self.began.elapsed(), transaction, unit, request, right)
+            };
+            if !reply.delay.is_zero() {
+                sleep(reply.delay).await;
+            }
+            stream.write_all(&reply.bytes).await?;
+            if reply.close {
+                return Ok(());
+            }
         }
-        image.read(request.slave, table, address, count).map_err(|refused| match refused {
-            Refused::Unit => ExceptionCode::GatewayTargetDevice,
-            Refused::Address => ExceptionCode::IllegalDataAddress,
-            Refused::Device => ExceptionCode::ServerDeviceFailure,
-        })
-    };
-    let bits = |words: Vec<u16>| words.into_iter().map(|word| word != 0).collect();
-    match request.request {
-        Request::ReadCoils(address, count) => read(Table::Coil, address, count, BITS_MAX)
-            .map(|words| Response::ReadCoils(bits(words))),
-        Request::ReadDiscreteInputs(address, count) => {
-            read(Table::Discrete, address, count, BITS_MAX)
-                .map(|words| Response::ReadDiscreteInputs(bits(words)))
-        }
-        Request::ReadHoldingRegisters(address, count) => {
-            read(Table::Holding, address, count, REGISTERS_MAX).map(Response::ReadHoldingRegisters)
-        }
-        Request::ReadInputRegisters(address, count) => {
-            read(Table::Input, address, count, REGISTERS_MAX).map(Response::ReadInputRegisters)
-        }
-        Request::WriteSingleCoil(..)
-        | Request::WriteMultipleCoils(..)
-        | Request::WriteSingleRegister(..)
-        | Request::WriteMultipleRegisters(..)
-        | Request::ReportServerId
-        | Request::MaskWriteRegister(..)
-        | Request::ReadWriteMultipleRegisters(..)
-        | Request::ReadDeviceIdentification(..)
-        | Request::Custom(..) => Err(ExceptionCode::IllegalFunction),
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use tokio_modbus::ExceptionCode;
     use tokio_modbus::client::{Context, tcp};
     use tokio_modbus::prelude::{Reader as _, Slave, SlaveContext as _, Writer as _};
 
     use super::super::fault::Scenario;
     use super::super::registers::{Encoding, REGISTERS, Register};
     use super::*;
-    use crate::config::ByteOrder;
+    use crate::config::{ByteOrder, Table};
 
     /// Runs `client` against a plant that stands still, so that what is read can be compared.
     fn against<F: Future<Output = ()>>(plant: Plant, client: impl FnOnce(Context) -> F) {
@@ -190,7 +232,7 @@ mod tests {
         let four = |order| {
             let w: Vec<u8> = words.iter().flat_map(|word| word.to_be_bytes()).collect();
             match order {
-                ByteOrder::Abcd => [w[0], w[1], w[2], w[3]],
+                ByteOrder::Abcd | ByteOrder::Places { .. } => [w[0], w[1], w[2], w[3]],
                 ByteOrder::Cdab => [w[2], w[3], w[0], w[1]],
                 ByteOrder::Badc => [w[1], w[0], w[3], w[2]],
                 ByteOrder::Dcba => [w[3], w[2], w[1], w[0]],

@@ -108,7 +108,7 @@ pub enum Then {
     Leave,
     /// Ask once more at once.
     AskAgain,
-    /// Ask again soon: the device is at work.
+    /// Ask again soon, a few times: the device is at work.
     AskLater,
     /// Halve the request until the guilty point is found.
     Split,
@@ -124,8 +124,10 @@ pub const fn handling(code: u8) -> Handling {
         0x01 => (Reason::Config, Then::Leave, false),
         // Illegal address; illegal value, which devices also say of a length they do not take.
         0x02 | 0x03 => (Reason::Config, Then::Split, false),
-        // Acknowledge, busy.
-        0x05 | 0x06 => (Reason::Stale, Then::AskLater, false),
+        // Acknowledge: a long job, which is no fault.
+        0x05 => (Reason::Stale, Then::AskLater, false),
+        // Busy: a fault only when it stays so.
+        0x06 => (Reason::Stale, Then::AskLater, true),
         // Gateway: no path, target silent.
         0x0A | 0x0B => (Reason::Comm, Then::LeaveUnit, true),
         // Device failure, memory parity.
@@ -205,7 +207,7 @@ mod tests {
         for code in 0..=u8::MAX {
             let handling = handling(code);
             assert_eq!(handling.then == Then::Split, matches!(code, 2 | 3), "{code}");
-            assert_eq!(handling.counts, !matches!(code, 1 | 2 | 3 | 5 | 6), "{code}");
+            assert_eq!(handling.counts, !matches!(code, 1 | 2 | 3 | 5), "{code}");
         }
         assert_eq!(handling(0x0B).reason, Reason::Comm);
         assert_eq!(handling(0x04).reason, Reason::Device);

@@ -1,21 +1,61 @@
-//! Pure: registers as they arrived become numbers.
+//! Pure: registers as they arrived become numbers, texts and bursts.
 //!
-//! 64-bit integers beyond 2⁵³ lose their lowest bits: all values of the plant are `f64`. NaN and
-//! infinities pass through; acquisition judges them.
+//! A value is an `f64`: integers up to 2⁵³ (9·10¹⁵) are exact, larger ones of the 64-bit types are
+//! the nearest `f64`, at most one part in 10¹⁶ away. NaN and infinities pass through; acquisition
+//! judges them.
 
-use crate::config::{ByteOrder, Point, PointType, Table};
+use crate::config::{ByteOrder, Packing, Point, PointType, Sample, Table};
 use crate::domain::reading::{RawValue, Reason};
 
-/// Most registers a point takes.
+/// Most registers a number takes.
 const REGISTERS_MAX: usize = 4;
 
-/// The value of a point from the registers that were read for it, in the order they arrived.
+/// What a point holds.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Value {
+    /// A number, unscaled.
+    Number(f64),
+    /// A text, see [`text`].
+    Text(Box<str>),
+    /// Samples of a burst, unscaled, in the order they arrived.
+    Samples(Box<[f32]>),
+}
+
+/// What a point of any type holds, from the registers that were read for it.
+///
+/// # Errors
+/// As [`registers`].
+pub fn value(kind: PointType, order: ByteOrder, words: &[u16]) -> Result<Value, Reason> {
+    let words = words.get(..usize::from(kind.registers())).ok_or(Reason::Config)?;
+    match kind {
+        PointType::String { packing, .. } => Ok(Value::Text(text(words, packing, order).into())),
+        PointType::Waveform { sample, .. } => samples(words, sample, order).map(Value::Samples),
+        PointType::Bool
+        | PointType::U8h
+        | PointType::U8l
+        | PointType::U16
+        | PointType::I16
+        | PointType::U32
+        | PointType::I32
+        | PointType::U64
+        | PointType::I64
+        | PointType::F16
+        | PointType::F32
+        | PointType::F64
+        | PointType::Bcd16
+        | PointType::Bcd32
+        | PointType::Mod10k(_)
+        | PointType::Bits { .. } => registers(kind, order, words).map(Value::Number),
+    }
+}
+
+/// The number of a point from the registers that were read for it, in the order they arrived.
 ///
 /// Words beyond those the point needs are ignored.
 ///
 /// # Errors
-/// [`Reason::Config`] when `words` is shorter than the point; [`Reason::Device`] for a decimal
-/// encoding (BCD, modulo 10,000) with a digit that is none.
+/// [`Reason::Config`] when `words` is shorter than the point, or the point is no number;
+/// [`Reason::Device`] for a decimal encoding (BCD, modulo 10,000) with a digit that is none.
 pub fn registers(kind: PointType, order: ByteOrder, words: &[u16]) -> Result<f64, Reason> {
     let needed = usize::from(kind.registers());
     let mut buffer = [0_u16; REGISTERS_MAX];
@@ -40,13 +80,68 @@ pub fn registers(kind: PointType, order: ByteOrder, words: &[u16]) -> Result<f64
         PointType::Bcd32 => f64::from(decimal(join32(word))?),
         PointType::Mod10k(_) => modulo_10k(word)?,
         PointType::Bits { from, to } => bits(word[0], from, to)?,
+        PointType::String { .. } | PointType::Waveform { .. } => return Err(Reason::Config),
     })
+}
+
+/// The characters in `words`: cut at the first NUL, without control characters, blanks trimmed at
+/// both ends, and so is the 0xFF that some devices fill unused room with. Bytes that are no UTF-8
+/// are taken as Latin-1, in which no byte is wrong.
+#[must_use]
+pub fn text(words: &[u16], packing: Packing, order: ByteOrder) -> String {
+    let swap = match order {
+        ByteOrder::Badc | ByteOrder::Dcba => true,
+        ByteOrder::Abcd | ByteOrder::Cdab | ByteOrder::Places { .. } => false,
+    };
+    let mut bytes = Vec::with_capacity(words.len() * 2);
+    for word in words {
+        let [upper, lower] = if swap { word.to_le_bytes() } else { word.to_be_bytes() };
+        match packing {
+            Packing::Both => bytes.extend([upper, lower]),
+            Packing::Upper => bytes.push(upper),
+            Packing::Lower => bytes.push(lower),
+        }
+    }
+    let end = bytes.iter().position(|byte| *byte == 0).unwrap_or(bytes.len());
+    let bytes = bytes[..end].trim_ascii();
+    let filled = bytes.iter().rposition(|byte| *byte != 0xff).map_or(0, |last| last + 1);
+    let bytes = &bytes[..filled];
+    let all: String = match std::str::from_utf8(bytes) {
+        Ok(text) => text.chars().filter(|c| !c.is_control()).collect(),
+        Err(_) => bytes.iter().map(|byte| char::from(*byte)).filter(|c| !c.is_control()).collect(),
+    };
+    all.trim().to_owned()
+}
+
+/// The samples of a burst.
+fn samples(words: &[u16], sample: Sample, order: ByteOrder) -> Result<Box<[f32]>, Reason> {
+    let kind = sample.point_type();
+    words
+        .chunks_exact(usize::from(kind.registers()))
+        .map(|words| {
+            #[expect(
+                clippy::cast_possible_truncation,
+                reason = "16 bits and single precision fit into an f32"
+            )]
+            registers(kind, order, words).map(|number| number as f32)
+        })
+        .collect()
 }
 
 /// The value of a coil or a discrete input.
 #[must_use]
 pub fn bit(set: bool) -> f64 {
     f64::from(u8::from(set))
+}
+
+/// What a point of any type holds, from the answer to a read that began at `address`.
+///
+/// # Errors
+/// As [`registers`].
+pub fn held(point: &Point, address: u16, words: &[u16]) -> Result<Value, Reason> {
+    let offset = point.address.checked_sub(address).ok_or(Reason::Config)?;
+    let words = words.get(usize::from(offset)..).ok_or(Reason::Config)?;
+    value(point.kind, point.order, words)
 }
 
 /// The raw value of a point from the answer to a read of a register table that began at `address`.
@@ -83,13 +178,15 @@ pub const fn is_bits(table: Table) -> bool {
     }
 }
 
-/// Puts words and bytes into the order most significant first.
+/// Puts words and bytes into the order most significant first. A permutation of another length
+/// than the words' changes nothing; the configuration lets none through.
 fn straighten(order: ByteOrder, words: &mut [u16]) {
     let (swap_words, swap_bytes) = match order {
         ByteOrder::Abcd => (false, false),
         ByteOrder::Cdab => (true, false),
         ByteOrder::Badc => (false, true),
         ByteOrder::Dcba => (true, true),
+        ByteOrder::Places { count, at } => return permute(usize::from(count), at, words),
     };
     if swap_words {
         words.reverse();
@@ -98,6 +195,22 @@ fn straighten(order: ByteOrder, words: &mut [u16]) {
         for word in words {
             *word = word.swap_bytes();
         }
+    }
+}
+
+fn permute(count: usize, at: [u8; 8], words: &mut [u16]) {
+    let mut bytes = [0_u8; 8];
+    if count != words.len() * 2 || count > bytes.len() {
+        return;
+    }
+    let arrived = words.iter().flat_map(|word| word.to_be_bytes());
+    for (byte, place) in arrived.zip(at) {
+        if let Some(slot) = bytes.get_mut(usize::from(place)) {
+            *slot = byte;
+        }
+    }
+    for (word, pair) in words.iter_mut().zip(bytes.chunks_exact(2)) {
+        *word = u16::from_be_bytes([pair[0], pair[1]]);
     }
 }
 
@@ -289,3 +402,7 @@ mod tests {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "decode_rows.rs"]
+mod rows;

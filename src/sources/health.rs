@@ -7,7 +7,7 @@ use tokio::sync::watch;
 use crate::domain::ids::SourceId;
 use crate::domain::severity::Severity;
 use crate::domain::time::Timestamp;
-use crate::port::{ConditionReport, EngineHandle, EngineStopped, Input, SourceHealth};
+use crate::port::{BusLoad, ConditionReport, EngineHandle, EngineStopped, Input, SourceHealth};
 
 /// Longest error text kept; a device chooses part of it.
 const ERROR_LENGTH_MAX: usize = 300;
@@ -81,6 +81,11 @@ impl HealthCell {
             }
             changed
         });
+    }
+
+    /// What its line's time goes to.
+    pub fn load(&self, load: BusLoad) {
+        self.published.send_modify(|health| health.load = Some(load));
     }
 
     /// Notes something worth knowing; `None` removes it.

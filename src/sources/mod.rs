@@ -2,18 +2,29 @@
 //! broker share the task.
 //!
 //! Pure: [`poll_plan`], [`poll_class`], [`decode`], [`breaker`], [`schedule`], [`payload`],
-//! [`topics`]. I/O: [`line`], [`modbus`], [`mqtt`], [`probe`].
+//! [`topics`], [`gather`], [`outlook`]. I/O: [`line`], [`long_read`], [`modbus`], [`mqtt`],
+//! [`probe`], [`scan`].
+//! [`topics`], [`gather`], [`guess`]. I/O: [`line`], [`long_read`], [`modbus`], [`mqtt`], [`probe`].
+//! [`topics`]. I/O: [`line`], [`modbus`], [`mqtt`], [`probe`], [`scan`].
 
 pub mod breaker;
 pub mod decode;
+pub mod gather;
+pub mod guess;
 pub mod health;
 pub mod line;
+pub mod long_read;
 pub mod modbus;
 pub mod mqtt;
+pub mod notes;
+pub mod outlook;
 pub mod payload;
 pub mod poll_class;
 pub mod poll_plan;
 pub mod probe;
+pub mod recording;
+pub mod replay;
+pub mod scan;
 pub mod schedule;
 pub mod topics;
 
@@ -28,9 +39,10 @@ use tokio_util::sync::CancellationToken;
 
 use crate::agents::Setting;
 use crate::clock::Clock;
-use crate::config::{Broker, ModbusSource, MqttSource};
+use crate::config::{Broker, Link, ModbusSource, MqttSource};
 use crate::domain::ids::SourceId;
 use crate::port::{EngineHandle, EngineStopped, SourceHealth};
+use crate::sources::notes::Notes;
 
 /// Why a source's task ended.
 #[derive(Debug, thiserror::Error)]
@@ -89,7 +101,8 @@ impl fmt::Debug for SourceTask {
 
 type Published = BTreeMap<SourceId, Arc<watch::Sender<SourceHealth>>>;
 
-/// The tasks of all sources of a configuration. `seed` feeds the jitter of pauses.
+/// The tasks of all sources of a configuration. `seed` feeds the jitter of pauses; nothing is known
+/// of the devices.
 #[must_use]
 pub fn tasks(
     setting: &Setting,
@@ -97,23 +110,36 @@ pub fn tasks(
     clock: &Clock,
     seed: u64,
 ) -> Vec<SourceTask> {
+    tasks_with(setting, engine, clock, seed, &Notes::default())
+}
+
+/// The same with what earlier runs have found out about the devices.
+#[must_use]
+pub fn tasks_with(
+    setting: &Setting,
+    engine: &EngineHandle,
+    clock: &Clock,
+    seed: u64,
+    notes: &Notes,
+) -> Vec<SourceTask> {
     let mut rng = fastrand::Rng::with_seed(seed);
     let mut tasks = Vec::new();
 
-    let mut servers: BTreeMap<(String, u16), Vec<ModbusSource>> = BTreeMap::new();
+    let mut servers: BTreeMap<Link, Vec<ModbusSource>> = BTreeMap::new();
     for source in &setting.config.modbus {
-        servers.entry((source.host.clone(), source.port)).or_default().push(source.clone());
+        servers.entry(source.link.clone()).or_default().push(source.clone());
     }
-    for ((host, port), sources) in servers {
+    for (link, sources) in servers {
         let names: Vec<SourceId> = sources.iter().map(|source| source.name.clone()).collect();
         let published = published(&names);
         let health = subscribed(&published);
         let (plant, engine, clock) = (Arc::clone(&setting.plant), engine.clone(), clock.clone());
         let seed = rng.u64(..);
+        let notes = notes.clone();
         let run = move |cancel: CancellationToken| -> Run {
             let rng = fastrand::Rng::with_seed(seed);
-            let (engine, clock) = (engine.clone(), clock.clone());
-            let bus = modbus::Bus::new(&sources, &plant, &published, engine, clock, rng);
+            let (engine, clock, notes) = (engine.clone(), clock.clone(), notes.clone());
+            let bus = modbus::Bus::new(&sources, &plant, &published, engine, clock, notes, rng);
             Box::pin(async move {
                 tokio::select! {
                     () = cancel.cancelled() => Ok(()),
@@ -121,7 +147,7 @@ pub fn tasks(
                 }
             })
         };
-        let name = format!("modbus {host}:{port}");
+        let name = format!("modbus {}", link.address());
         tasks.push(SourceTask { name, sources: names, health, run: Box::new(run) });
     }
 
@@ -144,6 +170,24 @@ pub fn tasks(
             let (engine, clock) = (engine.clone(), clock.clone());
             let tap = mqtt::Tap::new(&broker, &sources, &plant, &published, engine, clock, rng);
             Box::pin(async move { tap?.run(cancel).await })
+        };
+        tasks.push(SourceTask { name, sources: names, health, run: Box::new(run) });
+    }
+    for source in setting.config.replay.clone() {
+        let names = vec![source.name.clone()];
+        let published = published(&names);
+        let health = subscribed(&published);
+        let name = format!("replay {}", source.file.display());
+        let (plant, engine, clock) = (Arc::clone(&setting.plant), engine.clone(), clock.clone());
+        let run = move |cancel: CancellationToken| -> Run {
+            let player =
+                replay::Player::new(&source, &plant, &published, engine.clone(), clock.clone());
+            Box::pin(async move {
+                tokio::select! {
+                    () = cancel.cancelled() => Ok(()),
+                    ended = player.run() => ended,
+                }
+            })
         };
         tasks.push(SourceTask { name, sources: names, health, run: Box::new(run) });
     }

@@ -8,18 +8,27 @@ use std::time::Duration;
 use rumqttc::{AsyncClient, Event, Packet, QoS, SubscribeFilter};
 use serde::Serialize;
 
+use crate::agents::Acquire as _;
+use crate::agents::acquisition::Acquisition;
 use crate::clock::Clock;
-use crate::config::{ModbusSource, MqttSource, Point, TagConfig};
-use crate::domain::ids::TagKey;
-use crate::domain::reading::{Quality, RawValue, Reason};
+use crate::config::{ModbusSource, MqttSource, Point, Table, TagConfig};
+use crate::domain::ids::{SourceId, TagKey};
+use crate::domain::reading::{Quality, RawBatch, Reading, Reason};
+use crate::domain::tag::Plant;
+use crate::domain::time::Now;
 use crate::sources::breaker::handling;
+use crate::sources::gather::Gathered;
+use crate::sources::guess::{Guess, REGISTERS_MAX, guesses};
 use crate::sources::line::{Answer, Line, LineError};
+use crate::sources::modbus::read_rules;
 use crate::sources::mqtt::{Heard, Routes, listen, options};
 use crate::sources::poll_class::{ClassPoint, PlannedRead, PollClass};
-use crate::sources::{SourceError, decode};
+use crate::sources::{SourceError, decode, long_read};
 
 /// Bytes of a payload shown.
 const SAMPLE_MAX: usize = 64;
+/// Registers of a tag shown.
+const WORDS_MAX: usize = 8;
 
 /// Why nothing could be asked.
 #[derive(Debug, thiserror::Error)]
@@ -47,8 +56,11 @@ pub struct Probed {
     pub tag: String,
     /// Registers in hexadecimal, bits, or the payload.
     pub raw: String,
-    /// Value in the tag's unit.
+    /// Value in the tag's unit; of a burst its RMS about the mean.
     pub value: Option<f64>,
+    /// The name of the state, or the text.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub state: Option<String>,
     /// The unit.
     pub unit: String,
     /// `good`, `uncertain` or `bad`.
@@ -61,13 +73,45 @@ pub struct Probed {
     pub note: String,
 }
 
-impl Probed {
-    fn new(tag: &TagConfig, raw: String, value: RawValue, took: Option<Duration>) -> Self {
-        let (value, quality) = judged(tag, value);
-        Self {
+/// Judges what was found with the code that judges for the daemon.
+struct Judge {
+    plant: Plant,
+    stage: Acquisition,
+    source: SourceId,
+}
+
+impl Judge {
+    /// For these tags, which are numbered in their order.
+    fn new<'a>(source: &SourceId, tags: impl Iterator<Item = &'a TagConfig>) -> Self {
+        let tags = tags.zip(0..).map(|(tag, key)| tag.numbered(TagKey(key), source.clone(), None));
+        let plant = Plant::new([], tags);
+        let stage = Acquisition::for_plant(&plant);
+        Self { plant, stage, source: source.clone() }
+    }
+
+    fn judge(&mut self, now: Now, found: Gathered) -> Vec<Reading> {
+        let Gathered { readings, extras } = found;
+        let source = self.source.clone();
+        let batch = RawBatch { source, readings, extras, ack: None, historical: false };
+        let mut readings = Vec::new();
+        self.stage.judge(now, &batch, &mut readings);
+        readings
+    }
+
+    /// The row of what was found of one tag.
+    fn row(&mut self, now: Now, key: TagKey, found: Gathered, took: Option<Duration>) -> Probed {
+        let text = found.extras.as_ref().and_then(|extras| extras.texts.first());
+        let text = text.map(|raw| raw.text.to_string());
+        let reading = self.judge(now, found).into_iter().find(|reading| reading.tag == key);
+        let tag = self.plant.tag(key).expect("rows are made of tags that were numbered");
+        let (value, quality) = reading.map_or((f64::NAN, Quality::Bad(Reason::Comm)), |reading| {
+            (reading.value, reading.quality)
+        });
+        Probed {
             tag: tag.path.to_string(),
-            raw,
-            value,
+            raw: String::new(),
+            value: value.is_finite().then_some(value),
+            state: text.or_else(|| tag.handling.state(value).map(str::to_owned)),
             unit: tag.unit.clone(),
             quality: quality.as_str(),
             reason: quality.reason().map(Reason::as_str),
@@ -77,35 +121,13 @@ impl Probed {
     }
 }
 
-/// Scale, offset and what can be said of a single value; the rest of judging is acquisition's.
-fn judged(tag: &TagConfig, value: RawValue) -> (Option<f64>, Quality) {
-    let raw = match value {
-        RawValue::Failed(reason) => return (None, Quality::Bad(reason)),
-        RawValue::Scaled(value, quality) => return (Some(value), quality),
-        RawValue::Number(raw) => raw,
-    };
-    if !raw.is_finite() {
-        return (None, Quality::Bad(Reason::Nan));
-    }
-    // A sentinel is an exact bit pattern, not a measurement near it.
-    if tag.invalid.iter().any(|invalid| invalid.to_bits() == raw.to_bits()) {
-        return (None, Quality::Bad(Reason::Sentinel));
-    }
-    let value = raw * tag.scale + tag.offset;
-    if !value.is_finite() {
-        return (None, Quality::Bad(Reason::Nan));
-    }
-    let outside = tag.range.is_some_and(|(low, high)| !(low..=high).contains(&value));
-    (Some(value), if outside { Quality::Bad(Reason::Range) } else { Quality::Good })
-}
-
 /// One poll of a Modbus source, every request once.
 ///
 /// # Errors
 /// [`ProbeError::Line`] when there is no connection.
 pub async fn modbus(source: &ModbusSource, clock: &Clock) -> Result<Vec<Probed>, ProbeError> {
     let mut rng = fastrand::Rng::with_seed(0);
-    let mut line = Line::new(&source.host, source.port);
+    let mut line = Line::new(&source.link, &source.line);
     line.connect().await?;
     let mut units: BTreeMap<u8, Vec<(usize, ClassPoint)>> = BTreeMap::new();
     for (place, tag) in source.tags.iter().enumerate() {
@@ -113,10 +135,12 @@ pub async fn modbus(source: &ModbusSource, clock: &Clock) -> Result<Vec<Probed>,
         let point = ClassPoint { key, path: tag.tag.path.clone(), point: tag.point };
         units.entry(tag.point.unit).or_default().push((place, point));
     }
+    let mut judge = Judge::new(&source.name, source.tags.iter().map(|tag| &tag.tag));
     let mut found = BTreeMap::new();
     for (unit, members) in units {
         let (places, points): (Vec<usize>, Vec<ClassPoint>) = members.into_iter().unzip();
-        let class = PollClass::new(0, 0, points, source.poll, source.max_registers);
+        let rules = read_rules(source);
+        let class = PollClass::new(0, 0, points, source.poll, rules);
         let mut stack: Vec<PlannedRead> = class.plan().iter().rev().cloned().collect();
         while let Some(read) = stack.pop() {
             if line.retry_at().is_some() {
@@ -124,7 +148,13 @@ pub async fn modbus(source: &ModbusSource, clock: &Clock) -> Result<Vec<Probed>,
             }
             let asked = clock.now().mono;
             let (address, count) = (read.block.address, read.block.count);
-            let answer = line.read(unit, read.table, address, count, source.timeout).await;
+            let longest = match read.table {
+                Table::Coil | Table::Discrete => rules.max_coils,
+                Table::Holding | Table::Input => rules.max_registers,
+            };
+            let span = (address, count);
+            let answer =
+                long_read::read(&mut line, unit, read.table, span, longest, source.timeout).await;
             let took = clock.now().mono.saturating_sub(asked);
             if let Ok(Answer::Exception(2 | 3)) = answer
                 && let Some((left, right)) = class.halves(&read)
@@ -134,11 +164,22 @@ pub async fn modbus(source: &ModbusSource, clock: &Clock) -> Result<Vec<Probed>,
             }
             for &point in read.block.points.iter() {
                 let tag = &source.tags[places[point]];
-                let (raw, value, note) = shown(&tag.point, address, &answer);
+                let (now, key) = (clock.now(), class.points[point].key);
+                let (raw, note) = shown(&tag.point, address, &answer);
+                let gathered = match &answer {
+                    Ok(Answer::Exception(code)) => {
+                        Gathered::failed(key, handling(*code).reason, now.utc)
+                    }
+                    Ok(answer @ (Answer::Registers(_) | Answer::Bits(_))) => {
+                        let mut gathered = Gathered::default();
+                        gathered.point(key, &tag.point, address, answer, now.utc);
+                        gathered
+                    }
+                    Err(_) => Gathered::failed(key, Reason::Comm, now.utc),
+                };
                 let took = answer.is_ok().then_some(took);
-                let mut row = Probed::new(&tag.tag, raw, value, took);
-                row.note = note;
-                found.insert(places[point], row);
+                let row = judge.row(now, key, gathered, took);
+                found.insert(places[point], Probed { raw, note, ..row });
             }
             if answer.is_err() {
                 line.drop_connection(clock.now().mono, &mut rng);
@@ -148,28 +189,77 @@ pub async fn modbus(source: &ModbusSource, clock: &Clock) -> Result<Vec<Probed>,
     Ok(found.into_values().collect())
 }
 
-fn shown(
-    point: &Point,
-    address: u16,
-    answer: &Result<Answer, LineError>,
-) -> (String, RawValue, String) {
-    let from = usize::from(point.address - address);
+/// What came for a point as it came, and what went wrong.
+fn shown(point: &Point, address: u16, answer: &Result<Answer, LineError>) -> (String, String) {
+    let from = usize::from(point.address.saturating_sub(address));
     match answer {
         Ok(Answer::Registers(words)) => {
-            let own = words.iter().skip(from).take(usize::from(point.kind.registers()));
-            let hex: Vec<String> = own.map(|word| format!("{word:04x}")).collect();
-            (hex.join(" "), decode::point(point, address, words), String::new())
+            let count = usize::from(point.kind.registers());
+            let own = words.iter().skip(from).take(count.min(WORDS_MAX));
+            let mut hex: Vec<String> = own.map(|word| format!("{word:04x}")).collect();
+            if count > WORDS_MAX {
+                hex.push(format!("… {count} registers"));
+            }
+            (hex.join(" "), String::new())
         }
         Ok(Answer::Bits(bits)) => {
             let bit = bits.get(from).map_or("", |bit| if *bit { "1" } else { "0" });
-            (bit.to_owned(), decode::coil(point, address, bits), String::new())
+            (bit.to_owned(), String::new())
         }
-        Ok(Answer::Exception(code)) => {
-            let reason = handling(*code).reason;
-            (String::new(), RawValue::Failed(reason), format!("exception {code}"))
-        }
-        Err(error) => (String::new(), RawValue::Failed(Reason::Comm), error.chain()),
+        Ok(Answer::Exception(code)) => (String::new(), format!("exception {code}")),
+        Err(error) => (String::new(), error.chain()),
     }
+}
+
+/// How often [`all_types`] asks: a value that is wrongly put together jumps, a right one moves.
+const GUESS_READS: usize = 3;
+/// Pause between them, long enough for a noisy value to change its lowest digits.
+const GUESS_PAUSE: Duration = Duration::from_millis(300);
+
+/// Every register tag of a Modbus source under every type and order, from its first register on.
+/// Reads three times; changes nothing. Registers beyond the tag's own are read along where the
+/// device lets them be read.
+///
+/// # Errors
+/// [`ProbeError::Line`] when there is no connection.
+pub async fn all_types(source: &ModbusSource, clock: &Clock) -> Result<Vec<Guess>, ProbeError> {
+    let mut rng = fastrand::Rng::with_seed(0);
+    let mut line = Line::new(&source.link, &source.line);
+    line.connect().await?;
+    let points = || source.tags.iter().filter(|tag| !decode::is_bits(tag.point.table));
+    let mut seen: Vec<Vec<Vec<u16>>> = points().map(|_| Vec::new()).collect();
+    for turn in 0..GUESS_READS {
+        if turn > 0 {
+            tokio::time::sleep(GUESS_PAUSE).await;
+        }
+        for (tag, reads) in points().zip(&mut seen) {
+            let (unit, table, address) = (tag.point.unit, tag.point.table, tag.point.address);
+            let own = tag.point.kind.registers().min(REGISTERS_MAX);
+            let known = reads.first().map(|words| words.len());
+            for count in [REGISTERS_MAX, own, 1] {
+                let count = count.min(source.max_registers).min(u16::MAX - address);
+                if known.is_some_and(|known| known != usize::from(count)) || count == 0 {
+                    continue;
+                }
+                if line.retry_at().is_some() {
+                    line.connect().await?;
+                }
+                match line.read(unit, table, address, count, source.timeout).await {
+                    Ok(Answer::Registers(words)) => {
+                        reads.push(words);
+                        break;
+                    }
+                    // Perhaps only the registers beyond the tag's own are refused.
+                    Ok(Answer::Exception(_) | Answer::Bits(_)) => {}
+                    Err(_) => {
+                        line.drop_connection(clock.now().mono, &mut rng);
+                        break;
+                    }
+                }
+            }
+        }
+    }
+    Ok(points().zip(&seen).flat_map(|(tag, reads)| guesses(tag, reads)).collect())
 }
 
 /// The first message of every tag of an MQTT source, waiting at most `patience` for all of them.
@@ -190,6 +280,7 @@ pub async fn mqtt(
     options.set_manual_acks(false);
     let filters = routes.subscriptions();
     let (client, mut connection) = AsyncClient::new(options, filters.len() + 1);
+    let mut judge = Judge::new(&source.name, source.tags.iter().map(|tag| &tag.tag));
     let mut found: BTreeMap<usize, Probed> = BTreeMap::new();
     let mut began = clock.now().mono;
     let listening = async {
@@ -211,15 +302,13 @@ pub async fn mqtt(
                     let sample = &message.payload[..message.payload.len().min(SAMPLE_MAX)];
                     for reading in readings {
                         let place = reading.tag.0 as usize;
-                        let tag = &source.tags[place].tag;
                         let took = now.mono.saturating_sub(began);
-                        let raw = sample.escape_ascii().to_string();
                         found.entry(place).or_insert_with(|| {
-                            let mut row = Probed::new(tag, raw, reading.value, Some(took));
-                            if reading.retained {
-                                row.note = "retained".to_owned();
-                            }
-                            row
+                            let one = Gathered { readings: vec![reading], extras: None };
+                            let row = judge.row(now, reading.tag, one, Some(took));
+                            let raw = sample.escape_ascii().to_string();
+                            let note = if reading.retained { "retained" } else { "" };
+                            Probed { raw, note: note.to_owned(), ..row }
                         });
                     }
                 }
@@ -238,10 +327,10 @@ pub async fn mqtt(
     }
     for (place, tag) in source.tags.iter().enumerate() {
         found.entry(place).or_insert_with(|| {
-            let nothing = RawValue::Failed(Reason::Comm);
-            let mut row = Probed::new(&tag.tag, String::new(), nothing, None);
-            row.note = format!("no message on {} within {patience:?}", tag.topic);
-            row
+            let (now, key) = (clock.now(), TagKey(u32::try_from(place).unwrap_or(u32::MAX)));
+            let row = judge.row(now, key, Gathered::failed(key, Reason::Comm, now.utc), None);
+            let note = format!("no message on {} within {patience:?}", tag.topic);
+            Probed { note, ..row }
         });
     }
     Ok(found.into_values().collect())

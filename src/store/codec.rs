@@ -8,6 +8,7 @@
 //! segment  0x12: quality as runs | no-number runs | arrivals, times, values by pco
 //! shared   0x13: as a segment, with the tags by pco before the arrivals
 //! buckets  0x14: index, count, min, max, mean, m2, last, time of the last by pco
+//! samples  0x15: single-precision samples of a burst by pco
 //! ```
 //!
 //! The tail is written at every group commit and read back once, so it is plain and fast; segments
@@ -28,6 +29,7 @@ const TAIL: u8 = 0x11;
 const SEGMENT: u8 = 0x12;
 const SHARED: u8 = 0x13;
 const BUCKETS: u8 = 0x14;
+const SAMPLES: u8 = 0x15;
 /// Bytes before the columns.
 const HEAD: usize = 5;
 /// More readings than one blob ever holds; a larger number is damage, not an allocation.
@@ -35,6 +37,55 @@ const READINGS_MAX: usize = 1 << 24;
 /// pco's effort. Beyond 2 it takes twice the time and saves nothing on 256 values (measured: 2.8
 /// bytes a reading at 17 µs a segment; at level 8, 2.8 bytes at 33 µs).
 const EFFORT: usize = 2;
+
+/// Set in the byte of a quality on disk when the reading's time is the device's own: it is not moved
+/// when the gateway's clock is put right. Reasons take the five bits below.
+const OWN_TIME: u8 = 0x20;
+
+/// Where opened readings go.
+pub(super) trait Take {
+    /// Room for so many more.
+    fn room(&mut self, count: usize);
+    /// One reading; `own` says that its time is the device's own.
+    fn take(&mut self, reading: Reading, own: bool);
+}
+
+impl Take for Vec<Reading> {
+    fn room(&mut self, count: usize) {
+        self.reserve(count);
+    }
+
+    fn take(&mut self, reading: Reading, _own: bool) {
+        self.push(reading);
+    }
+}
+
+/// Readings whose times the gateway gave are moved by so many microseconds.
+pub(super) struct Dated<'a>(pub(super) &'a mut Vec<Reading>, pub(super) i64);
+
+impl Take for Dated<'_> {
+    fn room(&mut self, count: usize) {
+        self.0.reserve(count);
+    }
+
+    fn take(&mut self, mut reading: Reading, own: bool) {
+        if !own {
+            reading.time = Timestamp::from_micros(reading.time.micros().saturating_add(self.1));
+        }
+        self.0.push(reading);
+    }
+}
+
+/// Readings as they were written, each with whether its time is the device's own.
+impl Take for Vec<(Reading, bool)> {
+    fn room(&mut self, count: usize) {
+        self.reserve(count);
+    }
+
+    fn take(&mut self, reading: Reading, own: bool) {
+        self.push((reading, own));
+    }
+}
 
 /// A blob that was not written by [`seal_tail`] and its like, or was damaged since.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -69,8 +120,15 @@ impl Columns {
             arrival: Arrival(self.arrivals[index]),
             time: Timestamp::from_micros(self.times[index]),
             value: self.values[index],
-            quality: Quality::from_byte(self.quality[index])
+            quality: Quality::from_byte(self.quality[index] & !OWN_TIME)
                 .expect("columns are filled from readings"),
+        }
+    }
+
+    /// Says of the reading with this arrival number that its time is the device's own.
+    pub(super) fn mark_own(&mut self, arrival: u64) {
+        if let Ok(at) = self.arrivals.binary_search(&arrival) {
+            self.quality[at] |= OWN_TIME;
         }
     }
 
@@ -93,8 +151,9 @@ impl Columns {
     }
 }
 
-/// One group commit's readings, in order of arrival.
-pub(super) fn seal_tail(readings: &[Reading]) -> Vec<u8> {
+/// One group commit's readings, in order of arrival; `own` are the arrival numbers, sorted, of
+/// those whose times are the device's own.
+pub(super) fn seal_tail(readings: &[Reading], own: &[u64]) -> Vec<u8> {
     let mut out = begin(readings.len(), readings.len() * 14 + 32);
     let mut rest = readings;
     let mut expected = 0;
@@ -119,7 +178,13 @@ pub(super) fn seal_tail(readings: &[Reading]) -> Vec<u8> {
         put_signed(&mut out, reading.time.micros().wrapping_sub(before));
         before = reading.time.micros();
     }
-    put_runs(&mut out, readings.iter().map(|reading| reading.quality.to_byte()));
+    put_runs(
+        &mut out,
+        readings.iter().map(|reading| {
+            let own = !own.is_empty() && own.binary_search(&reading.arrival.0).is_ok();
+            reading.quality.to_byte() | if own { OWN_TIME } else { 0 }
+        }),
+    );
     for reading in readings {
         out.extend_from_slice(&reading.value.to_le_bytes());
     }
@@ -127,7 +192,7 @@ pub(super) fn seal_tail(readings: &[Reading]) -> Vec<u8> {
 }
 
 /// Reads what [`seal_tail`] wrote, appending to `into`.
-pub(super) fn open_tail(sealed: &[u8], into: &mut Vec<Reading>) -> Result<(), Damaged> {
+pub(super) fn open_tail<T: Take>(sealed: &[u8], into: &mut T) -> Result<(), Damaged> {
     let (mut rest, count) = open(sealed, TAIL)?;
     let mut columns = Columns::default();
     let mut next = 0_u64;
@@ -177,10 +242,10 @@ pub(super) fn seal_segment(columns: &Columns, range: std::ops::Range<usize>) -> 
 }
 
 /// Reads what [`seal_segment`] wrote, appending to `into`.
-pub(super) fn open_segment(
+pub(super) fn open_segment<T: Take>(
     sealed: &[u8],
     tag: TagKey,
-    into: &mut Vec<Reading>,
+    into: &mut T,
 ) -> Result<(), Damaged> {
     let (mut rest, count) = open(sealed, SEGMENT)?;
     let (_, columns) = take_columns(&mut rest, count, false)?;
@@ -202,7 +267,7 @@ pub(super) fn seal_shared(tags: &[u32], columns: &Columns) -> Vec<u8> {
 }
 
 /// Reads what [`seal_shared`] wrote, appending to `into`.
-pub(super) fn open_shared(sealed: &[u8], into: &mut Vec<Reading>) -> Result<(), Damaged> {
+pub(super) fn open_shared<T: Take>(sealed: &[u8], into: &mut T) -> Result<(), Damaged> {
     let (mut rest, count) = open(sealed, SHARED)?;
     let (tags, columns) = take_columns(&mut rest, count, true)?;
     readings(&tags, &columns, into)
@@ -258,22 +323,39 @@ pub(super) fn open_buckets(sealed: &[u8]) -> Result<Vec<Bucket>, Damaged> {
         .collect()
 }
 
+/// The samples of one burst. Bits of samples that are no number are kept.
+pub(super) fn seal_samples(samples: &[f32]) -> Vec<u8> {
+    let mut out = begin(samples.len(), samples.len() * 2 + 32);
+    if !samples.is_empty() {
+        put_pco(&mut out, samples, &guessed());
+    }
+    finish(out, SAMPLES)
+}
+
+/// Reads what [`seal_samples`] wrote.
+pub(super) fn open_samples(sealed: &[u8]) -> Result<Vec<f32>, Damaged> {
+    let (mut rest, count) = open(sealed, SAMPLES)?;
+    if count == 0 { Ok(Vec::new()) } else { take_pco(&mut rest, count) }
+}
+
 /// Whether a blob is whole, whatever its kind.
 pub(super) fn check(sealed: &[u8]) -> Result<(), Damaged> {
     let kind = *sealed.first().ok_or(Damaged("empty"))?;
     open(sealed, kind).map(|_| ())
 }
 
-fn readings(tags: &[u32], columns: &Columns, into: &mut Vec<Reading>) -> Result<(), Damaged> {
-    into.reserve(tags.len());
+fn readings<T: Take>(tags: &[u32], columns: &Columns, into: &mut T) -> Result<(), Damaged> {
+    into.room(tags.len());
     for (at, tag) in tags.iter().enumerate() {
-        into.push(Reading {
+        let byte = columns.quality[at];
+        let reading = Reading {
             tag: TagKey(*tag),
             arrival: Arrival(columns.arrivals[at]),
             time: Timestamp::from_micros(columns.times[at]),
             value: columns.values[at],
-            quality: Quality::from_byte(columns.quality[at]).ok_or(Damaged("a quality"))?,
-        });
+            quality: Quality::from_byte(byte & !OWN_TIME).ok_or(Damaged("a quality"))?,
+        };
+        into.take(reading, byte & OWN_TIME != 0);
     }
     Ok(())
 }
@@ -400,7 +482,7 @@ fn checksum(kind: u8, rest: &[u8]) -> [u8; 4] {
 /// Checks the head; returns the columns and how many readings there are.
 fn open(sealed: &[u8], kind: u8) -> Result<(&[u8], usize), Damaged> {
     let (head, mut rest) = sealed.split_at_checked(HEAD).ok_or(Damaged("cut off"))?;
-    if head[0] != kind || !(TAIL..=BUCKETS).contains(&kind) {
+    if head[0] != kind || !(TAIL..=SAMPLES).contains(&kind) {
         return Err(Damaged("another kind or version"));
     }
     if head[1..] != checksum(kind, rest) {

@@ -55,7 +55,7 @@ proptest! {
     #[test]
     fn readings_survive_the_tail(readings in any_readings(50)) {
         let mut back = Vec::new();
-        open_tail(&seal_tail(&readings), &mut back).unwrap();
+        open_tail(&seal_tail(&readings, &[]), &mut back).unwrap();
         prop_assert!(same(&back, &readings));
     }
 
@@ -92,7 +92,7 @@ proptest! {
     ) {
         let (tags, columns) = columns(&readings);
         let blobs = [
-            seal_tail(&readings),
+            seal_tail(&readings, &[]),
             seal_segment(&columns, 0..columns.len()),
             seal_shared(&tags, &columns),
         ];
@@ -101,7 +101,7 @@ proptest! {
                 let bit = bit.index(blob.len() * 8);
                 let mut flipped = blob.clone();
                 flipped[bit / 8] ^= 1 << (bit % 8);
-                let mut back = Vec::new();
+                let mut back = Vec::<Reading>::new();
                 prop_assert!(open_tail(&flipped, &mut back).is_err());
                 prop_assert!(open_segment(&flipped, TagKey(0), &mut back).is_err());
                 prop_assert!(open_shared(&flipped, &mut back).is_err());
@@ -116,7 +116,7 @@ proptest! {
         let mut sealed = vec![0; HEAD];
         sealed.extend(body);
         let sealed = finish(sealed, kind);
-        let mut back = Vec::new();
+        let mut back = Vec::<Reading>::new();
         let results = (
             open_tail(&sealed, &mut back),
             open_segment(&sealed, TagKey(1), &mut back),
@@ -143,9 +143,9 @@ fn golden_bytes_are_still_read() {
         reading(13, f64::NAN, Quality::Bad(Reason::Comm)),
     ];
     for (name, open) in [
-        ("tail", open_tail as fn(&[u8], &mut Vec<Reading>) -> Result<(), Damaged>),
+        ("tail", open_tail::<Vec<Reading>> as fn(&[u8], &mut Vec<Reading>) -> Result<(), Damaged>),
         ("segment", |bytes, into| open_segment(bytes, TagKey(3), into)),
-        ("shared", open_shared),
+        ("shared", open_shared::<Vec<Reading>>),
     ] {
         let mut back = Vec::new();
         open(&golden(name), &mut back).unwrap();

@@ -11,7 +11,7 @@ use rusqlite::{Connection, OpenFlags, OptionalExtension, params};
 use rustix::fs::{Access, access};
 
 use super::schema::Schema;
-use super::{BootInfo, ErrorKind, Opened, StoreError, lock, quarantine};
+use super::{BootInfo, ErrorKind, Opened, StoreError, eras, lock, quarantine};
 
 /// Oldest SQLite without the bug in resetting the log (sqlite.org/wal.html, "WAL-reset bug").
 const SQLITE_NEEDED: i32 = 3_051_003;
@@ -412,31 +412,9 @@ fn begin(conn: &Connection, boot: &BootInfo) -> rusqlite::Result<i64> {
     set_meta(&step, "clean", 0)?;
     let starts = meta(&step, "starts")?.unwrap_or(0);
     set_meta(&step, "starts", starts + 1)?;
-    let utc = boot.utc.micros();
-    let mono = i64::try_from(boot.mono.as_micros()).unwrap_or(i64::MAX);
-    // Several runs share a boot; a trusted pair of clocks is worth more than a first one.
-    step.execute(
-        "INSERT INTO boots (boot, utc, mono, trusted) VALUES (?1, ?2, ?3, ?4)
-         ON CONFLICT (boot) DO UPDATE SET utc = ?2, mono = ?3, trusted = ?4
-         WHERE ?4 AND NOT trusted",
-        params![boot.id.as_bytes(), utc, mono, boot.trusted],
-    )?;
-    let row =
-        step.query_row("SELECT id FROM boots WHERE boot = ?1", [boot.id.as_bytes()], |row| {
-            row.get(0)
-        })?;
+    let row = eras::enter(&step, boot)?;
     step.commit()?;
     Ok(row)
-}
-
-/// Puts the two clocks of a boot right, once its clock was set.
-pub(super) fn date_boot(conn: &Connection, row: i64, boot: &BootInfo) -> rusqlite::Result<()> {
-    let mono = i64::try_from(boot.mono.as_micros()).unwrap_or(i64::MAX);
-    conn.execute(
-        "UPDATE boots SET utc = ?2, mono = ?3, trusted = ?4 WHERE id = ?1",
-        params![row, boot.utc.micros(), mono, boot.trusted],
-    )?;
-    Ok(())
 }
 
 fn quick_check(conn: &Connection, path: &Path) -> Result<(), StoreError> {

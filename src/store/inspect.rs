@@ -52,9 +52,14 @@ pub fn info(dir: &Path) -> Result<Vec<FileInfo>, StoreError> {
             continue;
         }
         let conn = connection::open_reader(&file)?;
-        let mut all = file_facts(&conn, schema, dir)
-            .map_err(|source| connection::sql("describing", &file, source))?;
-        all.extend(facts(&conn).map_err(|source| connection::sql("describing", &file, source))?);
+        let describing = |source| connection::sql("describing", &file, source);
+        // A daemon that has only just made the file has not filled it with tables yet.
+        if number(&conn, "PRAGMA user_version").map_err(describing)? == 0 {
+            found.push(FileInfo { facts: vec![("schema", "none yet".to_owned())], file });
+            continue;
+        }
+        let mut all = file_facts(&conn, schema, dir).map_err(describing)?;
+        all.extend(facts(&conn).map_err(describing)?);
         found.push(FileInfo { file, facts: all });
     }
     Ok(found)
@@ -140,7 +145,18 @@ fn state_facts(conn: &Connection) -> rusqlite::Result<Facts> {
 }
 
 fn ring_facts(conn: &Connection) -> rusqlite::Result<Facts> {
-    let (first, last) = span(conn, "SELECT min(t0), max(t1) FROM segment")?;
+    // The newest readings stand outside of segments for up to some minutes.
+    let newest = super::ring_read::unfolded(conn)?;
+    let times = || newest.iter().map(|reading| reading.time.micros());
+    let segments: (Option<i64>, Option<i64>) =
+        conn.query_row("SELECT min(t0), max(t1) FROM segment", [], |row| {
+            Ok((row.get(0)?, row.get(1)?))
+        })?;
+    let shown = |time: Option<i64>| {
+        time.map_or("-".to_owned(), |time| Timestamp::from_micros(time).to_string())
+    };
+    let first = shown(segments.0.into_iter().chain(times().min()).min());
+    let last = shown(segments.1.into_iter().chain(times().max()).max());
     Ok(vec![
         ("first arrival", super::ring_read::first(conn)?.to_string()),
         ("last arrival", super::ring_read::last(conn)?.to_string()),
@@ -329,6 +345,30 @@ mod tests {
         let time = Timestamp::default();
         let event = Event { id, cause: None, correlation: id, time, clock_trusted: true, body };
         (event, Some((Class::Alarm, number)))
+    }
+
+    #[test]
+    fn a_ring_that_has_just_begun_is_described() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join(RING.file), "").unwrap();
+        assert_eq!(info(dir.path()).unwrap()[0].facts, [("schema", "none yet".to_owned())]);
+        let (mut ring, _) = RingDb::open(dir.path(), 16 << 20, &boot()).unwrap();
+        let fact = |name: &str| {
+            let facts = info(dir.path()).unwrap().remove(0).facts;
+            facts.into_iter().find(|fact| fact.0 == name).unwrap().1
+        };
+        assert_eq!((fact("last arrival"), fact("last reading")), ("0".into(), "-".into()));
+        let reading = |n: u64| Reading {
+            tag: TagKey(1),
+            arrival: Arrival(n),
+            time: Timestamp::from_micros(n.cast_signed() * 1_000_000),
+            value: 0.5,
+            quality: Quality::Good,
+        };
+        ring.append(&[reading(1), reading(2)]);
+        ring.commit().unwrap();
+        assert_eq!(fact("first reading"), "1970-01-01T00:00:01.000Z");
+        assert_eq!(fact("last reading"), "1970-01-01T00:00:02.000Z", "though no segment holds it");
     }
 
     #[test]

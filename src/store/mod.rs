@@ -21,10 +21,13 @@ use crate::domain::time::Timestamp;
 
 mod codec;
 mod connection;
+mod eras;
 pub mod inspect;
+pub mod lexicon;
 pub mod lock;
 mod quarantine;
 pub mod ring;
+mod ring_bursts;
 mod ring_known;
 mod ring_live;
 mod ring_read;
@@ -36,8 +39,10 @@ mod schema;
 pub mod state;
 mod state_read;
 
+pub use eras::{DatedEra, Redated};
 pub use lock::{DirLock, LockError};
 pub use ring::{Lost, RingDb};
+pub use ring_bursts::{PAGE_BURSTS_MAX, PAGE_SAMPLES_MAX};
 pub use ring_read::RingReader;
 pub use ring_thread::{RingBatch, RingHandle, RingReport, RingThread};
 pub use rollup::{Resolution, Rollup};
@@ -197,7 +202,7 @@ pub struct BootInfo {
     pub id: Uuid,
     /// UTC now, as the gateway believes it.
     pub utc: Timestamp,
-    /// Monotonic time at the same moment.
+    /// Monotonic time since the boot, at the same moment.
     pub mono: Duration,
     /// Whether `utc` may be believed.
     pub trusted: bool,

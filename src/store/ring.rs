@@ -16,8 +16,10 @@ use rusqlite::{Connection, OptionalExtension, params};
 
 use super::codec::{self, Columns};
 use super::connection::{self, PAGE_BYTES, Plan, Writer};
+use super::eras::{self, Redated};
+use super::ring_bursts::{BURSTS_SHARE, PendingBursts};
 use super::ring_known::{Doubtful, identity, recount, stored_between};
-use super::ring_live::Live;
+use super::ring_live::{self, Live};
 use super::ring_read::{self, Window};
 use super::ring_write::{DROP_SLICE, Done, Room, Sealed, Shared, Work, shared_rows, write};
 use super::rollup::{Resolution, Rollup};
@@ -25,7 +27,7 @@ use super::schema::RING;
 use super::state::TAG_KEYS_MAX;
 use super::{BootInfo, ErrorKind, Opened, Page, StoreError, uint};
 use crate::domain::ids::{Arrival, TagKey, TagPath};
-use crate::domain::reading::Reading;
+use crate::domain::reading::{Burst, Reading};
 use crate::domain::time::Timestamp;
 
 /// What stays in the tail longer than this moves into a shared segment.
@@ -65,12 +67,27 @@ pub struct RingDb {
     shared: Vec<(i64, u64)>,
     /// Whether roll-ups are made: not while the clock is not to be believed.
     rolling: bool,
+    /// Arrival numbers and tags of the group whose times are the device's own, while the clock is
+    /// not believed (otherwise it does not matter).
+    own: Vec<(u64, TagKey)>,
+    /// A new era begins behind so many readings of the group.
+    next_era: Option<(usize, BootInfo)>,
+    /// Eras that were dated and not told of yet.
+    redated: Option<Redated>,
+    /// The hour it is, by the last reading.
+    hour: i32,
+    /// Up to which arrival the roll-ups of eras dated late are made; for the next commit.
+    rolled: Option<u64>,
     window: RefCell<Window>,
     counts: RingCounts,
     /// Bytes that packs of minutes may take.
     minutes_max: u64,
     /// Bytes that packs of hours may take.
     hours_max: u64,
+    /// Bursts that are not durable yet.
+    bursts: PendingBursts,
+    /// Bytes that bursts may take.
+    bursts_max: u64,
 }
 
 /// What is in the tail.
@@ -148,10 +165,17 @@ impl RingDb {
             tail: Tail::default(),
             shared: Vec::new(),
             rolling,
+            own: Vec::new(),
+            next_era: None,
+            redated: None,
+            hour: i32::MAX - 48,
+            rolled: None,
             window: RefCell::default(),
             counts: RingCounts::default(),
             minutes_max: max_bytes / MINUTES_SHARE,
             hours_max: max_bytes / HOURS_SHARE,
+            bursts: PendingBursts::default(),
+            bursts_max: max_bytes / BURSTS_SHARE,
         };
         let other_boot = ring.restore().map_err(|source| {
             match connection::kind_of(&source) {
@@ -175,12 +199,32 @@ impl RingDb {
                 tracing::warn!(%error, "readings of an earlier boot stay in the tail");
             }
         }
+        let first = ring.last + 1;
+        eras::begin_at(&ring.writer.conn, ring.writer.boot, first)
+            .map_err(|source| ring.writer.fault("beginning an era", source))?;
+        if let Err(error) = ring.roll_dated() {
+            tracing::warn!(%error, "roll-ups of readings dated late are not made yet");
+        }
         Ok(ring)
     }
 
     /// Takes readings into the open group, in order of arrival. Memory only.
     pub fn append(&mut self, readings: &[Reading]) {
         self.group.extend_from_slice(readings);
+    }
+
+    /// The same, with the arrival numbers and tags of those whose times are the device's own: they
+    /// stay when the gateway's clock is put right. Only needed while it is not believed.
+    pub fn append_timed(&mut self, readings: &[Reading], own: &[(u64, TagKey)]) {
+        self.append(readings);
+        if !self.rolling {
+            self.own.extend_from_slice(own);
+        }
+    }
+
+    /// Takes bursts in whose readings were appended. Memory only.
+    pub fn append_bursts(&mut self, bursts: Vec<Burst>) {
+        self.bursts.append(bursts);
     }
 
     /// Tells the ring how late it is on the monotonic clock, for what ages by itself.
@@ -212,7 +256,12 @@ impl RingDb {
     /// When it did not become durable; the group is kept for the next attempt.
     pub fn commit(&mut self) -> Result<Arrival, StoreError> {
         loop {
-            self.commit_as(false)?;
+            self.commit_as(self.next_era.is_some())?;
+            if let Some((0, boot)) = self.next_era {
+                self.enter_era(&boot)?;
+                self.next_era = None;
+                continue;
+            }
             if self.group.is_empty() {
                 // A group of nothing but repeats is as durable as any.
                 self.last = self.last.max(self.given);
@@ -227,6 +276,10 @@ impl RingDb {
         let (from, to) = (self.group[0].arrival, self.group[count - 1].arrival);
         self.group.drain(..count);
         self.absorbed = self.absorbed.saturating_sub(count);
+        if let Some((ahead, _)) = &mut self.next_era {
+            *ahead = ahead.saturating_sub(count);
+        }
+        self.own.retain(|(arrival, _)| *arrival > to.0);
         for (_, tag) in self.live.iter_mut() {
             tag.columns.drop_arrivals(from.0, to.0);
         }
@@ -251,15 +304,104 @@ impl RingDb {
             })
     }
 
-    /// Puts the clocks of this boot right, once the gateway's clock was set; from then on there
-    /// are roll-ups.
-    ///
-    /// # Errors
-    /// When it cannot be written.
-    pub fn date_boot(&mut self, boot: &BootInfo) -> Result<(), StoreError> {
-        connection::date_boot(&self.writer.conn, self.writer.boot, boot)
-            .map_err(|source| self.writer.fault("dating a boot", source))?;
-        self.rolling |= boot.trusted;
+    /// A new era begins behind what was appended so far: the gateway's clock was set, or is no
+    /// longer believed. Takes effect with the next commit; what this boot wrote while its clock was
+    /// not believed is put right then, and its roll-ups are made.
+    pub fn date_boot(&mut self, boot: &BootInfo) {
+        let behind = self.next_era.map_or(self.group.len(), |(behind, _)| behind);
+        self.next_era = Some((behind, *boot));
+    }
+
+    /// A burst has the time of the reading that stands for it.
+    fn date_bursts(&mut self, era: i64) -> Result<(), StoreError> {
+        let doing = "dating bursts";
+        let bursts: Vec<(i64, i64)> = self.ask(|conn| {
+            conn.prepare_cached("SELECT id, arrival FROM burst WHERE boot = ?1 ORDER BY arrival")?
+                .query_map([era], |row| Ok((row.get(0)?, row.get(1)?)))?
+                .collect()
+        })?;
+        for (row, arrival) in bursts {
+            let before = Arrival(uint(arrival).saturating_sub(1));
+            let found = self.after(before, 1)?;
+            let Some(reading) = found.first().filter(|found| found.arrival.0 == uint(arrival))
+            else {
+                continue;
+            };
+            self.writer
+                .conn
+                .execute(
+                    "UPDATE OR IGNORE burst SET time = ?2 WHERE id = ?1",
+                    params![row, reading.time.micros()],
+                )
+                .map_err(|source| self.writer.fault(doing, source))?;
+        }
+        Ok(())
+    }
+
+    /// Whether a new era waits for a commit.
+    #[must_use]
+    pub fn era_waits(&self) -> bool {
+        self.next_era.is_some()
+    }
+
+    /// What the last commits have put right; told once.
+    pub fn take_redated(&mut self) -> Option<Redated> {
+        self.redated.take()
+    }
+
+    /// Everything before it is durable in segments: nothing of two eras ever stands together.
+    fn enter_era(&mut self, boot: &BootInfo) -> Result<(), StoreError> {
+        self.live.end_era();
+        self.commit_as(true)?;
+        let first = self.last + 1;
+        let enter = |conn: &mut Connection| {
+            let step = conn.transaction()?;
+            let redated = eras::date(&step, boot)?;
+            let row = eras::enter(&step, boot)?;
+            eras::begin_at(&step, row, first)?;
+            step.commit()?;
+            Ok((redated, row))
+        };
+        let (redated, row) = enter(&mut self.writer.conn)
+            .map_err(|source| self.writer.fault("entering an era", source))?;
+        self.writer.boot = row;
+        self.rolling = boot.trusted;
+        self.own.clear();
+        if !redated.eras.is_empty() {
+            self.redated = Some(redated);
+        }
+        self.roll_dated()
+    }
+
+    /// Makes the roll-ups of eras that were dated after they had ended, in order of arrival and in
+    /// slices; how far it got is written with each slice.
+    fn roll_dated(&mut self) -> Result<(), StoreError> {
+        let doing = "making roll-ups of readings dated late";
+        let spans = ring_read::dated_spans(&self.writer.conn)
+            .map_err(|source| self.writer.fault(doing, source))?;
+        for (era, first, last) in spans {
+            let mut from = connection::meta(&self.writer.conn, "rolled")
+                .map_err(|source| self.writer.fault(doing, source))?
+                .map_or(0, uint)
+                .max(first.saturating_sub(1));
+            while from < last {
+                let page = self.after(Arrival(from), super::PAGE_ROWS_MAX)?;
+                let Some(end) = page.last() else { break };
+                from = end.arrival.0.min(last);
+                for reading in page.iter().filter(|reading| reading.arrival.0 <= last) {
+                    if ring_live::counts(reading) && self.live.tag(reading.tag).is_some() {
+                        self.live.roll(reading, reading.time.micros());
+                    }
+                }
+                self.rolled = Some(from);
+                self.commit_as(false)?;
+            }
+            self.date_bursts(era)?;
+            self.writer
+                .conn
+                .execute("UPDATE boots SET rolled = 1 WHERE id = ?1", [era])
+                .map_err(|source| self.writer.fault(doing, source))?;
+        }
         Ok(())
     }
 
@@ -303,6 +445,21 @@ impl RingDb {
         self.ask(|conn| ring_read::range(conn, tag, from, to, limit, cursor))
     }
 
+    /// As [`super::RingReader::bursts`].
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn bursts(
+        &self,
+        tag: TagKey,
+        from: Timestamp,
+        to: Timestamp,
+        limit: usize,
+        cursor: Option<&str>,
+    ) -> Result<Page<Burst>, StoreError> {
+        self.ask(|conn| super::ring_bursts::range(conn, tag, from, to, limit, cursor))
+    }
+
     /// As [`super::RingReader::rollups`].
     ///
     /// # Errors
@@ -337,7 +494,7 @@ impl RingDb {
         let doing = "committing readings";
         self.absorb().map_err(|source| self.writer.fault(doing, source))?;
         let plan = self.plan(fold_all);
-        if plan.is_empty() && !self.live.has_rollups() {
+        if plan.is_empty() && !self.live.has_rollups() && self.bursts.is_empty() {
             return Ok(());
         }
         let mut attempt = 0;
@@ -348,9 +505,11 @@ impl RingDb {
                 extra: DROP_SLICE * (1_i64 << attempt) - 2 * DROP_SLICE,
                 minutes: self.minutes_max,
                 hours: self.hours_max,
+                hour: self.hour,
+                bursts: self.bursts_max,
             };
-            let boot = self.writer.boot;
-            match write(&mut self.writer.conn, boot, &plan, &self.live, &room) {
+            let (boot, bursts) = (self.writer.boot, self.bursts.all());
+            match write(&mut self.writer.conn, boot, &plan, &self.live, bursts, &room) {
                 Ok(dropped) => break dropped,
                 Err(source)
                     if attempt < ROOM_ATTEMPTS
@@ -359,13 +518,16 @@ impl RingDb {
             }
         };
         self.apply(plan, dropped);
+        self.bursts.written();
         self.writer.tidy();
         Ok(())
     }
 
     /// Takes the new readings of the group into `live`, leaving out what is there already.
     fn absorb(&mut self) -> rusqlite::Result<()> {
-        let end = self.group.len().min(COMMIT_READINGS_MAX);
+        let all = self.group.len();
+        let era = self.next_era.map_or(all, |(behind, _)| behind);
+        let end = all.min(COMMIT_READINGS_MAX).min(era);
         if self.absorbed >= end {
             return Ok(());
         }
@@ -396,6 +558,15 @@ impl RingDb {
             self.group.splice(self.absorbed..end, fresh);
             self.absorbed = kept;
         }
+        for (arrival, tag) in &self.own {
+            if let Some(tag) = self.live.tag(*tag) {
+                tag.columns.mark_own(*arrival);
+            }
+        }
+        if let Some((behind, _)) = &mut self.next_era {
+            *behind = behind.saturating_sub(all - self.group.len());
+        }
+        self.hour = super::rollup::hour_of(last.time.micros()).map_or(self.hour, |(hour, _)| hour);
         self.given = self.given.max(last.arrival.0);
         if self.rolling {
             self.live.settle(last.time.micros());
@@ -431,12 +602,14 @@ impl RingDb {
             segments,
             tail: None,
             shared: None,
+            rolled: self.rolled,
         };
         if self.tail_is_long(unfolded.len()) {
             work.shared = self.shared_segment(&work.due);
         } else if let (Some(first), Some(newest)) = (unfolded.first(), unfolded.last()) {
             let ends = (first.arrival.0, newest.arrival.0);
-            work.tail = Some((ends.0, ends.1, codec::seal_tail(&unfolded)));
+            let own: Vec<u64> = self.own.iter().map(|(arrival, _)| *arrival).collect();
+            work.tail = Some((ends.0, ends.1, codec::seal_tail(&unfolded, &own)));
         }
         work
     }
@@ -487,7 +660,12 @@ impl RingDb {
         self.counts.segments += work.segments.len() as u64;
         self.counts.dropped_segments += done.dropped;
         self.group.drain(..self.absorbed);
+        if let Some((behind, _)) = &mut self.next_era {
+            *behind = behind.saturating_sub(self.absorbed);
+        }
         self.absorbed = 0;
+        self.own.retain(|(arrival, _)| *arrival > work.last);
+        self.rolled = None;
         if self.group.is_empty() && self.group.capacity() > (1 << 16) {
             self.group = Vec::new();
         }
@@ -521,7 +699,7 @@ impl RingDb {
             tag.hour = row.get(3)?;
             tag.since = uint(row.get(4)?);
         }
-        for reading in ring_read::unfolded(conn)? {
+        for (reading, own) in ring_read::unfolded_raw(conn)? {
             let tag = self
                 .live
                 .tag(reading.tag)
@@ -529,6 +707,9 @@ impl RingDb {
             let newest = tag.columns.arrivals.last().copied().unwrap_or(tag.folded);
             if reading.arrival.0 > newest {
                 tag.columns.push(&reading);
+                if own {
+                    tag.columns.mark_own(reading.arrival.0);
+                }
                 tag.newest = tag.newest.max(reading.time.micros());
             }
         }

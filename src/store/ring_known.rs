@@ -81,6 +81,7 @@ pub(super) fn stored_between(
 
 /// Makes the roll-ups of the open hours anew.
 pub(super) fn recount(conn: &Connection, live: &mut Live) -> rusqlite::Result<()> {
+    let rolled = ring_read::rolled(conn)?;
     let mut readings = Vec::new();
     let open: Vec<_> = live
         .iter()
@@ -98,6 +99,7 @@ pub(super) fn recount(conn: &Connection, live: &mut Live) -> rusqlite::Result<()
         if let Some(tag) = live.get(key) {
             readings.extend((0..tag.columns.len()).map(|at| tag.columns.get(key, at)));
         }
+        readings.retain(|reading| reading.arrival.0 <= rolled);
         readings.iter().for_each(|reading| live.recount(reading));
     }
     Ok(())

@@ -62,7 +62,8 @@ impl Default for LiveTag {
 #[derive(Debug, Default)]
 pub(super) struct Live {
     tags: Vec<Option<Box<LiveTag>>>,
-    /// Packs of hours that were closed: written as they are.
+    /// Packs of hours that were closed: merged with what is on disk of an hour that an earlier
+    /// era ended in.
     pub(super) closed: BTreeMap<(TagKey, i32), Pack>,
     /// Late readings: merged into what is on disk.
     pub(super) late: BTreeMap<(TagKey, i32), Pack>,
@@ -122,13 +123,14 @@ impl Live {
         self.common_time = time;
     }
 
-    fn roll(&mut self, reading: &Reading, time: i64) {
+    /// One reading more in the roll-ups.
+    pub(super) fn roll(&mut self, reading: &Reading, time: i64) {
         let Some((hour, minute)) = hour_of(time) else { return };
         let key = reading.tag;
         let tag = self.tags[key.0 as usize].as_deref_mut().expect("the tag was just met");
         match tag.hour {
             Some(open) if open == hour => {
-                if tag.since == NEVER {
+                if tag.since > reading.arrival.0 {
                     tag.since = reading.arrival.0;
                     self.moved.push(key);
                 }
@@ -140,7 +142,7 @@ impl Live {
             before => {
                 if let Some(before) = before {
                     let pack = std::mem::take(&mut tag.minutes);
-                    self.closed.insert((key, before), pack);
+                    self.closed.entry((key, before)).or_default().merge(&pack);
                 }
                 tag.hour = Some(hour);
                 tag.since = reading.arrival.0;
@@ -148,6 +150,24 @@ impl Live {
             }
         }
         tag.minutes.add(minute, time, reading.value);
+    }
+
+    /// The clock was set, or is no longer believed: ends every open hour, and forgets what was the
+    /// newest time, because times before and after do not compare.
+    pub(super) fn end_era(&mut self) {
+        let Self { tags, closed, moved, .. } = self;
+        for (slot, key) in tags.iter_mut().zip(0..) {
+            let Some(tag) = slot.as_deref_mut() else { continue };
+            tag.newest = i64::MIN;
+            tag.folded_newest = i64::MIN;
+            if let Some(open) = tag.hour.take() {
+                let pack = std::mem::take(&mut tag.minutes);
+                if !pack.0.is_empty() {
+                    closed.entry((TagKey(key), open)).or_default().merge(&pack);
+                }
+                moved.push(TagKey(key));
+            }
+        }
     }
 
     /// Counts a reading of a tag's open hour again, after a start.
@@ -173,7 +193,8 @@ impl Live {
                 && open < hour
                 && !tag.minutes.0.is_empty()
             {
-                closed.insert((TagKey(key), open), std::mem::take(&mut tag.minutes));
+                let pack = std::mem::take(&mut tag.minutes);
+                closed.entry((TagKey(key), open)).or_default().merge(&pack);
                 tag.hour = Some(open + 1);
                 tag.since = NEVER;
                 moved.push(TagKey(key));

@@ -7,13 +7,14 @@ use std::path::{Path, PathBuf};
 
 use rusqlite::{Connection, OptionalExtension, params};
 
-use super::codec::{self, Damaged};
+use super::codec::{self, Damaged, Dated};
+use super::eras::Shifts;
 use super::ring_live::{SPAN_MAX, counts, hour_start};
 use super::rollup::{Pack, Resolution, Rollup, day_of, hour_of};
 use super::schema::RING;
-use super::{PAGE_ROWS_MAX, Page, StoreError, connection, int, uint};
+use super::{PAGE_ROWS_MAX, Page, StoreError, connection, int, ring_bursts, uint};
 use crate::domain::ids::{Arrival, TagKey};
-use crate::domain::reading::Reading;
+use crate::domain::reading::{Burst, Reading};
 use crate::domain::time::Timestamp;
 
 /// Arrival numbers that a reader decodes at once: their segments serve many pages.
@@ -40,6 +41,7 @@ pub(super) struct Window {
     from: u64,
     to: u64,
     readings: Vec<Reading>,
+    shifts: Shifts,
 }
 
 impl RingReader {
@@ -64,12 +66,29 @@ impl RingReader {
         self.ask("reading the ring", |conn| after(conn, &mut window, arrival, limit))
     }
 
+    /// Identity of the file's numbering: a new file begins a new one.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn epoch(&self) -> Result<u64, StoreError> {
+        self.ask("reading the ring", |conn| Ok(connection::meta(conn, "epoch")?.map_or(0, uint)))
+    }
+
     /// All readings from this arrival on are there; earlier ones may be.
     ///
     /// # Errors
     /// When the file cannot be read.
     pub fn first_arrival(&self) -> Result<Arrival, StoreError> {
         self.ask("reading the ring", |conn| first(conn).map(Arrival))
+    }
+
+    /// First and last arrival numbers of readings that were dated by a clock that is not believed to
+    /// this day. Nearly always none.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn doubtful(&self) -> Result<Vec<(u64, u64)>, StoreError> {
+        self.ask("reading eras", super::eras::doubtful)
     }
 
     /// The last durable arrival; 0 when there is none.
@@ -109,6 +128,25 @@ impl RingReader {
         resolution: Resolution,
     ) -> Result<Vec<Rollup>, StoreError> {
         self.ask("reading roll-ups", |conn| rollups(conn, tag, from, to, resolution))
+    }
+
+    /// One tag's bursts in order of time, from `from` on and before `to`, at most `limit` (and
+    /// [`super::PAGE_BURSTS_MAX`], and as many as have a million samples). `cursor` is
+    /// [`Page::next`] of the page before.
+    ///
+    /// # Errors
+    /// When the file cannot be read. A damaged burst is left out, and logged.
+    pub fn bursts(
+        &self,
+        tag: TagKey,
+        from: Timestamp,
+        to: Timestamp,
+        limit: usize,
+        cursor: Option<&str>,
+    ) -> Result<Page<Burst>, StoreError> {
+        self.ask("reading a tag's bursts", |conn| {
+            ring_bursts::range(conn, tag, from, to, limit, cursor)
+        })
     }
 
     fn ask<T>(
@@ -158,13 +196,18 @@ pub(super) fn after(
     let limit = limit.clamp(1, PAGE_ROWS_MAX);
     let step = conn.unchecked_transaction()?;
     let last = last(&step)?;
+    let shifts = Shifts::load(&step)?;
+    if shifts != window.shifts {
+        *window = Window::default();
+    }
     let mut from = arrival.0.saturating_add(1).max(first(&step)?);
     for _ in 0..WINDOWS_EMPTY_MAX {
         if from > last {
             return Ok(Vec::new());
         }
         if !(window.from..window.to).contains(&from) {
-            *window = load(&step, from, from.saturating_add(WINDOW).min(last + 1))?;
+            let to = from.saturating_add(WINDOW).min(last + 1);
+            *window = load(&step, from, to, shifts.clone())?;
         }
         let start = window.readings.partition_point(|reading| reading.arrival.0 < from);
         let found = &window.readings[start..];
@@ -177,22 +220,28 @@ pub(super) fn after(
 }
 
 /// Decodes everything with arrivals in `from..to`.
-fn load(conn: &Connection, from: u64, to: u64) -> rusqlite::Result<Window> {
+fn load(conn: &Connection, from: u64, to: u64, shifts: Shifts) -> rusqlite::Result<Window> {
     let mut readings = Vec::new();
     each_blob(
         conn,
-        "SELECT id, data FROM tail WHERE a1 >= ?1 AND a0 < ?2 ORDER BY id",
+        "SELECT id, data, boot FROM tail WHERE a1 >= ?1 AND a0 < ?2 ORDER BY id",
         (from, to),
-        |id, data| served(codec::open_tail(data, &mut readings), "tail", id),
+        |id, data, era| {
+            let mut into = Dated(&mut readings, shifts.of(era));
+            served(codec::open_tail(data, &mut into), "tail", id);
+        },
     )?;
     each_blob(
         conn,
-        "SELECT id, data FROM shared WHERE a1 >= ?1 AND a0 < ?2 ORDER BY id",
+        "SELECT id, data, boot FROM shared WHERE a1 >= ?1 AND a0 < ?2 ORDER BY id",
         (from, to),
-        |id, data| served(codec::open_shared(data, &mut readings), "shared segment", id),
+        |id, data, era| {
+            let mut into = Dated(&mut readings, shifts.of(era));
+            served(codec::open_shared(data, &mut into), "shared segment", id);
+        },
     )?;
     let mut select = conn.prepare_cached(
-        "SELECT id, tag, data FROM segment
+        "SELECT id, tag, data, boot FROM segment
          WHERE id >= ?1 AND id <= ?2 AND a1 >= ?3 AND a0 < ?4 ORDER BY id",
     )?;
     let low = first_segment(conn, from)?;
@@ -200,26 +249,27 @@ fn load(conn: &Connection, from: u64, to: u64) -> rusqlite::Result<Window> {
     let mut rows = select.query(params![low, high, int(from), int(to)])?;
     while let Some(row) = rows.next()? {
         let data = row.get_ref(2)?.as_blob().map_err(|_| connection::bad_value("a blob"))?;
-        let opened = codec::open_segment(data, TagKey(row.get(1)?), &mut readings);
+        let mut into = Dated(&mut readings, shifts.of(row.get(3)?));
+        let opened = codec::open_segment(data, TagKey(row.get(1)?), &mut into);
         served(opened, "segment", row.get(0)?);
     }
     readings.retain(|reading| (from..to).contains(&reading.arrival.0));
     readings.sort_unstable_by_key(|reading| reading.arrival);
     readings.dedup_by_key(|reading| reading.arrival);
-    Ok(Window { from, to, readings })
+    Ok(Window { from, to, readings, shifts })
 }
 
 fn each_blob(
     conn: &Connection,
     select: &str,
     (from, to): (u64, u64),
-    mut take: impl FnMut(i64, &[u8]),
+    mut take: impl FnMut(i64, &[u8], i64),
 ) -> rusqlite::Result<()> {
     let mut select = conn.prepare_cached(select)?;
     let mut rows = select.query(params![int(from), int(to)])?;
     while let Some(row) = rows.next()? {
         let data = row.get_ref(1)?.as_blob().map_err(|_| connection::bad_value("a blob"))?;
-        take(row.get(0)?, data);
+        take(row.get(0)?, data, row.get(2)?);
     }
     Ok(())
 }
@@ -258,6 +308,12 @@ pub(super) fn segments_between(
     let mut select = conn.prepare_cached(
         "SELECT id, t0 FROM segment WHERE block = ?1 AND tag = ?2 AND t1 >= ?3 AND t0 <= ?4",
     )?;
+    // Times of a segment may be the device's own, or the gateway's that are to be moved.
+    let mut select_moved = conn.prepare_cached(
+        "SELECT id, t0 FROM segment WHERE block = ?1 AND tag = ?2 AND boot = ?3
+            AND max(t1, t1 + ?4) >= ?5 AND min(t0, t0 + ?4) <= ?6",
+    )?;
+    let shifts = Shifts::load(conn)?;
     let mut found = Vec::new();
     let mut block = first_block;
     while let Some(this) = next.query_row([block], |row| row.get::<_, Option<i64>>(0))? {
@@ -265,9 +321,20 @@ pub(super) fn segments_between(
         while let Some(row) = rows.next()? {
             found.push((row.get(1)?, row.get(0)?));
         }
+        for (era, shift) in shifts.iter() {
+            let mut rows = select_moved.query(params![this, tag.0, era, shift, from, to])?;
+            while let Some(row) = rows.next()? {
+                let t0: i64 = row.get(1)?;
+                found.push((t0.min(t0.saturating_add(shift)), row.get(0)?));
+            }
+        }
         block = this.saturating_add(1);
     }
     found.sort_unstable();
+    if !shifts.is_empty() {
+        let mut seen = std::collections::BTreeSet::new();
+        found.retain(|(_, id)| seen.insert(*id));
+    }
     Ok(found.into_iter().map(|(t0, id)| (id, t0)).collect())
 }
 
@@ -278,30 +345,79 @@ pub(super) fn open_segment(
     tag: TagKey,
     into: &mut Vec<Reading>,
 ) -> rusqlite::Result<()> {
-    conn.prepare_cached("SELECT data FROM segment WHERE id = ?1")?.query_row([id], |row| {
+    conn.prepare_cached(
+        "SELECT segment.data, coalesce(boots.shift, 0)
+         FROM segment LEFT JOIN boots ON boots.id = segment.boot WHERE segment.id = ?1",
+    )?
+    .query_row([id], |row| {
         let data = row.get_ref(0)?.as_blob().map_err(|_| connection::bad_value("a blob"))?;
-        served(codec::open_segment(data, tag, into), "segment", id);
+        let mut into = Dated(into, row.get(1)?);
+        served(codec::open_segment(data, tag, &mut into), "segment", id);
         Ok(())
     })
 }
 
 /// All readings outside own segments, dead copies included.
 pub(super) fn unfolded(conn: &Connection) -> rusqlite::Result<Vec<Reading>> {
+    let shifts = Shifts::load(conn)?;
     let mut readings = Vec::new();
+    each_unfolded(conn, |era, what, id, data| {
+        let mut into = Dated(&mut readings, shifts.of(era));
+        let opened = match what {
+            Unfolded::Shared => codec::open_shared(data, &mut into),
+            Unfolded::Tail => codec::open_tail(data, &mut into),
+        };
+        served(opened, what.name(), id);
+    })?;
+    Ok(readings)
+}
+
+/// The same as they were written, each with whether its time is the device's own.
+pub(super) fn unfolded_raw(conn: &Connection) -> rusqlite::Result<Vec<(Reading, bool)>> {
+    let mut readings: Vec<(Reading, bool)> = Vec::new();
+    each_unfolded(conn, |_, what, id, data| {
+        let opened = match what {
+            Unfolded::Shared => codec::open_shared(data, &mut readings),
+            Unfolded::Tail => codec::open_tail(data, &mut readings),
+        };
+        served(opened, what.name(), id);
+    })?;
+    Ok(readings)
+}
+
+/// Where readings stand that are in no segment of their own.
+#[derive(Clone, Copy)]
+enum Unfolded {
+    Shared,
+    Tail,
+}
+
+impl Unfolded {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Shared => "shared segment",
+            Self::Tail => "tail",
+        }
+    }
+}
+
+fn each_unfolded(
+    conn: &Connection,
+    mut take: impl FnMut(i64, Unfolded, i64, &[u8]),
+) -> rusqlite::Result<()> {
     let all = (0, u64::MAX);
     each_blob(
         conn,
-        "SELECT id, data FROM shared WHERE a1 >= ?1 AND a0 <= ?2 ORDER BY id",
+        "SELECT id, data, boot FROM shared WHERE a1 >= ?1 AND a0 <= ?2 ORDER BY id",
         all,
-        |id, data| served(codec::open_shared(data, &mut readings), "shared segment", id),
+        |id, data, era| take(era, Unfolded::Shared, id, data),
     )?;
     each_blob(
         conn,
-        "SELECT id, data FROM tail WHERE a1 >= ?1 AND a0 <= ?2 ORDER BY id",
+        "SELECT id, data, boot FROM tail WHERE a1 >= ?1 AND a0 <= ?2 ORDER BY id",
         all,
-        |id, data| served(codec::open_tail(data, &mut readings), "tail", id),
-    )?;
-    Ok(readings)
+        |id, data, era| take(era, Unfolded::Tail, id, data),
+    )
 }
 
 /// What is remembered of a tag: last folded arrival, open hour, its first arrival.
@@ -414,7 +530,12 @@ pub(super) fn rollups(
     let step = conn.unchecked_transaction()?;
     let (_, open, since) = tagged(&step, tag)?;
     let open_pack = match open {
-        Some(open) => recount(&step, tag, open, since)?,
+        Some(open) => {
+            // An earlier era may have ended in this hour.
+            let mut pack = pack(&step, MINUTES, open, tag)?.unwrap_or_default();
+            pack.merge(&recount(&step, tag, open, since)?);
+            pack
+        }
         None => Pack::default(),
     };
     let bounds = spans(&step, tag, from, to, resolution)?;
@@ -489,15 +610,37 @@ fn spans(
     Ok(low.max(span(from.micros()))..=high.min(span(to.micros().saturating_sub(1))))
 }
 
+/// Eras that were dated late and whose roll-ups are to be made, with their first and last arrival.
+pub(super) fn dated_spans(conn: &Connection) -> rusqlite::Result<Vec<(i64, u64, u64)>> {
+    conn.prepare_cached(
+        "SELECT boots.id, coalesce(min(a0), 1), coalesce(max(a1), 0)
+         FROM boots LEFT JOIN segment ON segment.boot = boots.id
+         WHERE dated AND NOT rolled GROUP BY boots.id ORDER BY boots.id",
+    )?
+    .query_map([], |row| Ok((row.get(0)?, uint(row.get(1)?), uint(row.get(2)?))))?
+    .collect()
+}
+
+/// Up to which arrival readings are in roll-ups, while those of an era that was dated late are
+/// being made; without bound otherwise.
+pub(super) fn rolled(conn: &Connection) -> rusqlite::Result<u64> {
+    let pending: bool = conn
+        .prepare_cached("SELECT EXISTS (SELECT 1 FROM boots WHERE dated AND NOT rolled)")?
+        .query_row([], |row| row.get(0))?;
+    if pending { Ok(connection::meta(conn, "rolled")?.map_or(0, uint)) } else { Ok(u64::MAX) }
+}
+
 /// Makes the roll-ups of a tag's open hour from its raw readings.
 fn recount(conn: &Connection, tag: TagKey, hour: i32, since: u64) -> rusqlite::Result<Pack> {
     let start = Timestamp::from_micros(hour_start(hour));
     let end = Timestamp::from_micros(hour_start(hour).saturating_add(Resolution::Hour.micros()));
+    let rolled = rolled(conn)?;
     let mut minutes = Pack::default();
     let mut cursor: Option<String> = None;
     loop {
         let page = range_in(conn, tag, start, end, PAGE_ROWS_MAX, cursor.as_deref())?;
-        let counted = |reading: &&Reading| counts(reading) && reading.arrival.0 >= since;
+        let counted =
+            |reading: &&Reading| counts(reading) && (since..=rolled).contains(&reading.arrival.0);
         for reading in page.items.iter().filter(counted) {
             let time = reading.time.micros();
             if let Some((_, minute)) = hour_of(time) {

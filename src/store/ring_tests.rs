@@ -324,18 +324,20 @@ fn readings_of_another_boot_get_segments_of_their_own() {
 }
 
 #[test]
-fn a_clock_that_is_not_trusted_makes_no_rollups() {
+fn a_clock_that_is_not_trusted_makes_no_rollups_until_it_is() {
     let dir = tempfile::tempdir().unwrap();
     let untrusted = BootInfo { trusted: false, ..boot(1) };
     let (mut ring, _) = RingDb::open(dir.path(), 64 * MIB, &untrusted).unwrap();
     ring.append(&[reading(1, 1, 5 * SECOND, 1.0)]);
     ring.commit().unwrap();
-    ring.date_boot(&boot(1)).unwrap();
+    let always = (Timestamp::from_micros(i64::MIN), Timestamp::from_micros(i64::MAX));
+    assert!(ring.rollups(TagKey(1), always.0, always.1, Resolution::Hour).unwrap().is_empty());
+    ring.date_boot(&boot(1));
+    ring.commit().unwrap();
     ring.append(&[reading(2, 1, START, 2.0)]);
     ring.commit().unwrap();
-    let always = (Timestamp::from_micros(i64::MIN), Timestamp::from_micros(i64::MAX));
     let found = ring.rollups(TagKey(1), always.0, always.1, Resolution::Hour).unwrap();
-    assert_eq!(found.iter().map(|rollup| rollup.count).collect::<Vec<_>>(), [1]);
+    assert_eq!(found.iter().map(|rollup| rollup.count).collect::<Vec<_>>(), [1, 1]);
 }
 
 #[test]
@@ -480,4 +482,65 @@ fn f_a09_two_hundred_damaged_rings_all_open_and_take_readings() {
         ring.commit().ok();
     }
     println!("{quarantined} of 200 were moved aside");
+}
+
+fn burst(arrival: u64, tag: u32, time: i64, samples: Vec<f32>) -> Burst {
+    Burst {
+        tag: TagKey(tag),
+        arrival: Arrival(arrival),
+        time: Timestamp::from_micros(time),
+        rate_hz: Some(25_600.0),
+        quality: Quality::Good,
+        samples: samples.into(),
+    }
+}
+
+fn whole(ring: &RingDb, tag: u32, limit: usize, cursor: Option<&str>) -> Page<Burst> {
+    let (from, to) = (Timestamp::from_micros(i64::MIN), Timestamp::from_micros(i64::MAX));
+    ring.bursts(TagKey(tag), from, to, limit, cursor).unwrap()
+}
+
+#[test]
+fn bursts_come_back_bit_for_bit_in_pages_and_once() {
+    let mut ring = RingDb::in_memory().unwrap();
+    let odd = vec![0.1, -0.0, f32::NAN, f32::MIN_POSITIVE / 4.0, 3.0e38];
+    let bursts: Vec<Burst> =
+        (0..5).map(|n| burst(n + 1, 7, i64::try_from(n).unwrap(), odd.clone())).collect();
+    ring.append_bursts(bursts.clone());
+    ring.append_bursts(vec![burst(9, 7, 3, vec![1.0]), burst(10, 8, 3, vec![2.0])]);
+    ring.commit().unwrap();
+    let first = whole(&ring, 7, 3, None);
+    let second = whole(&ring, 7, 3, first.next.as_deref());
+    assert_eq!((first.items.len(), second.items.len(), second.next), (3, 2, None));
+    for (found, burst) in first.items.iter().chain(&second.items).zip(&bursts) {
+        assert_eq!(
+            (found.arrival, found.time, found.rate_hz),
+            (burst.arrival, burst.time, burst.rate_hz)
+        );
+        let bits = |burst: &Burst| burst.samples.iter().map(|s| s.to_bits()).collect::<Vec<u32>>();
+        assert_eq!(bits(found), bits(burst));
+    }
+    assert_eq!(whole(&ring, 8, 10, None).items.len(), 1);
+}
+
+#[test]
+fn bursts_keep_to_their_share_and_leave_the_readings_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let max = 4 << 20;
+    let (mut ring, _) = RingDb::open(dir.path(), max, &boot(1)).unwrap();
+    let mut random = fastrand::Rng::with_seed(7);
+    for n in 0..200_u64 {
+        // Noise: 4096 samples of single precision take 16 KiB.
+        let samples = (0..4096).map(|_| random.f32()).collect();
+        let time = i64::try_from(n).unwrap() * 1_000_000;
+        ring.append(&[reading(n + 1, 1, time, 1.5)]);
+        ring.append_bursts(vec![burst(n + 1, 1, time, samples)]);
+        ring.commit().unwrap();
+    }
+    let kept = whole(&ring, 1, 1000, None).items;
+    let bytes = kept.len() as u64 * 4096 * 3;
+    assert!(kept.len() > 20 && bytes < max / 3, "{} bursts", kept.len());
+    assert_eq!(kept.last().unwrap().arrival, Arrival(200), "the oldest fell");
+    let (from, to) = (Timestamp::from_micros(0), Timestamp::from_micros(i64::MAX));
+    assert_eq!(ring.range(TagKey(1), from, to, 1000, None).unwrap().items.len(), 200);
 }

@@ -15,9 +15,9 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 
-use super::{ErrorKind, Lost, RingDb};
-use crate::domain::ids::Arrival;
-use crate::domain::reading::{Ack, Reading};
+use super::{BootInfo, ErrorKind, Lost, RingDb};
+use crate::domain::ids::{Arrival, TagKey};
+use crate::domain::reading::{Ack, Burst, Reading};
 
 /// Readings that may wait for the thread. When it is full the batch is handed back: the engine
 /// keeps it and waits.
@@ -42,8 +42,24 @@ const ROUND_MAX: Duration = Duration::from_secs(1);
 pub struct RingBatch {
     /// The readings.
     pub readings: Vec<Reading>,
-    /// Told once all of `readings` are durable.
+    /// Bursts whose readings are among them.
+    pub bursts: Vec<Burst>,
+    /// Told once all of `readings`, and their bursts, are durable.
     pub acks: Vec<Ack>,
+    /// Arrival numbers and tags of the readings whose times are the device's own; only while the
+    /// gateway's clock is not believed.
+    pub own: Vec<(u64, TagKey)>,
+    /// A new era begins before these readings.
+    pub era: Option<BootInfo>,
+}
+
+impl RingBatch {
+    /// What it counts against bounds on readings: a reading is one, and so are eight samples.
+    #[must_use]
+    pub fn weight(&self) -> usize {
+        let samples: usize = self.bursts.iter().map(|burst| burst.samples.len()).sum();
+        self.readings.len() + samples / 8
+    }
 }
 
 /// What the thread has to say. Told once when it begins, not at every attempt.
@@ -140,15 +156,16 @@ impl RingHandle {
     ///
     /// # Errors
     /// The batch itself when [`QUEUE_READINGS_MAX`] readings are waiting.
+    #[expect(clippy::result_large_err, reason = "the batch itself is handed back, not an error")]
     pub fn try_append(&self, batch: RingBatch) -> Result<(), RingBatch> {
         let queue = &self.shared.0;
         let mut waiters = queue.lock();
-        let full = waiters.readings + batch.readings.len() > QUEUE_READINGS_MAX;
+        let full = waiters.readings + batch.weight() > QUEUE_READINGS_MAX;
         // A batch larger than the whole queue is taken when nothing else waits.
         if waiters.stop || (full && !waiters.batches.is_empty()) {
             return Err(batch);
         }
-        waiters.readings += batch.readings.len();
+        waiters.readings += batch.weight();
         waiters.batches.push_back(batch);
         drop(waiters);
         queue.wake.notify_one();
@@ -254,13 +271,18 @@ impl<R: FnMut(RingReport) + Send + 'static> RingThread<R> {
     }
 
     fn take(&mut self, batch: RingBatch, now: Instant) {
+        if let Some(boot) = &batch.era {
+            self.ring.date_boot(boot);
+            self.group_since.get_or_insert(now);
+        }
         let (Some(first), Some(last)) = (batch.readings.first(), batch.readings.last()) else {
             // Nothing to wait for.
             batch.acks.into_iter().for_each(Ack::done);
             return;
         };
         let arrivals = (first.arrival, last.arrival);
-        self.ring.append(&batch.readings);
+        self.ring.append_timed(&batch.readings, &batch.own);
+        self.ring.append_bursts(batch.bursts);
         self.group_since.get_or_insert(now);
         let waiting = batch.acks.into_iter().map(|ack| Waiting { since: now, arrivals, ack });
         self.acks.extend(waiting);
@@ -272,7 +294,8 @@ impl<R: FnMut(RingReport) + Send + 'static> RingThread<R> {
         if let Some(failing) = self.failing {
             return Some(failing.retry_at);
         }
-        if self.ring.pending() >= GROUP_READINGS_DUE || self.acks.len() >= ACKS_DUE {
+        let full = self.ring.pending() >= GROUP_READINGS_DUE;
+        if full || self.acks.len() >= ACKS_DUE || self.ring.era_waits() {
             return Some(since);
         }
         let group = since + self.commit_every;
@@ -284,6 +307,13 @@ impl<R: FnMut(RingReport) + Send + 'static> RingThread<R> {
         match self.ring.commit() {
             Ok(durable) => {
                 self.group_since = None;
+                if let Some(redated) = self.ring.take_redated() {
+                    tracing::info!(
+                        boot = %redated.boot,
+                        eras = redated.eras.len(),
+                        "readings of an unset clock were put right"
+                    );
+                }
                 self.durable.send_replace(durable);
                 while let Some(waiting) = self.acks.pop_front_if(|w| w.arrivals.1 <= durable) {
                     waiting.ack.done();

@@ -33,7 +33,14 @@ fn boot() -> BootInfo {
 
 fn acked(from: u64, count: u64) -> (RingBatch, oneshot::Receiver<()>) {
     let (sender, receiver) = oneshot::channel();
-    (RingBatch { readings: readings(from, count), acks: vec![Ack(sender)] }, receiver)
+    (
+        RingBatch {
+            readings: readings(from, count),
+            acks: vec![Ack(sender)],
+            ..RingBatch::default()
+        },
+        receiver,
+    )
 }
 
 #[test]
@@ -64,7 +71,13 @@ fn stopping_commits_what_there_is_and_marks_the_file_clean() {
     let dir = tempfile::tempdir().unwrap();
     let (ring, _) = RingDb::open(dir.path(), 16 << 20, &boot()).unwrap();
     let (handle, join) = RingThread::start(ring, Duration::from_secs(3600), |_| {}).unwrap();
-    handle.try_append(RingBatch { readings: readings(1, 1000), acks: Vec::new() }).unwrap();
+    handle
+        .try_append(RingBatch {
+            readings: readings(1, 1000),
+            acks: Vec::new(),
+            ..RingBatch::default()
+        })
+        .unwrap();
     let durable = handle.durable();
     handle.stop();
     join.join().unwrap();
@@ -86,13 +99,34 @@ fn a_full_queue_hands_the_batch_back() {
         gate.recv_timeout(PATIENCE).ok();
     })
     .unwrap();
-    handle.try_append(RingBatch { readings: readings(1, 1), acks: Vec::new() }).unwrap();
+    handle
+        .try_append(RingBatch {
+            readings: readings(1, 1),
+            acks: Vec::new(),
+            ..RingBatch::default()
+        })
+        .unwrap();
     starts.recv_timeout(PATIENCE).unwrap();
     let half = QUEUE_READINGS_MAX as u64 / 2;
-    handle.try_append(RingBatch { readings: readings(2, half), acks: Vec::new() }).unwrap();
-    handle.try_append(RingBatch { readings: readings(2 + half, half), acks: Vec::new() }).unwrap();
-    let back =
-        handle.try_append(RingBatch { readings: readings(2 + 2 * half, 1), acks: Vec::new() });
+    handle
+        .try_append(RingBatch {
+            readings: readings(2, half),
+            acks: Vec::new(),
+            ..RingBatch::default()
+        })
+        .unwrap();
+    handle
+        .try_append(RingBatch {
+            readings: readings(2 + half, half),
+            acks: Vec::new(),
+            ..RingBatch::default()
+        })
+        .unwrap();
+    let back = handle.try_append(RingBatch {
+        readings: readings(2 + 2 * half, 1),
+        acks: Vec::new(),
+        ..RingBatch::default()
+    });
     assert_eq!(back.unwrap_err().readings.len(), 1);
     assert_eq!(handle.queued(), QUEUE_READINGS_MAX);
     drop(go);
@@ -115,7 +149,8 @@ fn while_commits_fail_the_oldest_fall_and_their_senders_stay_untold() {
     };
     let mut next = 11;
     while next <= GROUP_READINGS_MAX as u64 + 1000 {
-        let batch = RingBatch { readings: readings(next, 1000), acks: Vec::new() };
+        let batch =
+            RingBatch { readings: readings(next, 1000), acks: Vec::new(), ..RingBatch::default() };
         match handle.try_append(batch) {
             Ok(()) => next += 1000,
             Err(_) => std::thread::yield_now(),

@@ -9,8 +9,9 @@ use super::codec::{self, Columns};
 use super::ring_live::Live;
 use super::ring_read::{self, BLOCK_BITS, HOURS, MINUTES};
 use super::rollup::{Pack, day_of};
-use super::{connection, int, uint};
+use super::{connection, int, ring_bursts, uint};
 use crate::domain::ids::TagKey;
+use crate::domain::reading::Burst;
 
 /// Segments deleted in one go.
 pub(super) const DROP_SLICE: i64 = 64;
@@ -26,6 +27,8 @@ pub(super) struct Work {
     pub(super) shared: Option<Shared>,
     /// The oldest arrival that is in no segment of its own afterwards.
     pub(super) oldest: Option<u64>,
+    /// Up to which arrival the roll-ups of an era that was dated late are made.
+    pub(super) rolled: Option<u64>,
 }
 
 impl Work {
@@ -80,6 +83,10 @@ pub(super) struct Room {
     pub(super) minutes: u64,
     /// Bytes for packs of hours.
     pub(super) hours: u64,
+    /// The hour it is; packs of a day later were written under a wrong clock, and fall first.
+    pub(super) hour: i32,
+    /// Bytes for bursts.
+    pub(super) bursts: u64,
 }
 
 /// What a transaction left behind.
@@ -95,10 +102,12 @@ pub(super) fn write(
     boot: i64,
     work: &Work,
     live: &Live,
+    bursts: &[Burst],
     room: &Room,
 ) -> rusqlite::Result<Done> {
     let step = conn.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
     let dropped = make_room(&step, room)?;
+    ring_bursts::write(&step, boot, bursts, room.bursts)?;
     for sealed in &work.segments {
         step.prepare_cached(
             "INSERT INTO segment (boot, upto, block, tag, a0, a1, t0, t1, n, data)
@@ -139,6 +148,9 @@ pub(super) fn write(
     }
     write_tagged(&step, work, live)?;
     write_rollups(&step, live, room)?;
+    if let Some(rolled) = work.rolled {
+        connection::set_meta(&step, "rolled", int(rolled))?;
+    }
     let shared = shared_rows(&step)?;
     let tail_rows: i64 =
         step.prepare_cached("SELECT count(*) FROM tail")?.query_row([], |row| row.get(0))?;
@@ -196,10 +208,9 @@ fn write_tagged(step: &Transaction<'_>, work: &Work, live: &Live) -> rusqlite::R
 }
 
 fn write_rollups(step: &Transaction<'_>, live: &Live, room: &Room) -> rusqlite::Result<()> {
-    let mut packs: BTreeMap<(i32, TagKey), Pack> =
-        live.closed.iter().map(|((tag, hour), pack)| ((*hour, *tag), pack.clone())).collect();
-    for ((tag, hour), late) in &live.late {
-        pack_of(step, MINUTES, &mut packs, *hour, *tag)?.merge(late);
+    let mut packs: BTreeMap<(i32, TagKey), Pack> = BTreeMap::new();
+    for ((tag, hour), more) in live.closed.iter().chain(&live.late) {
+        pack_of(step, MINUTES, &mut packs, *hour, *tag)?.merge(more);
     }
     if packs.is_empty() {
         return Ok(());
@@ -211,8 +222,8 @@ fn write_rollups(step: &Transaction<'_>, live: &Live, room: &Room) -> rusqlite::
             pack_of(step, HOURS, &mut days, day, *tag)?.replace(sum);
         }
     }
-    PackTable::MINUTES.write(step, &packs, room.minutes)?;
-    PackTable::HOURS.write(step, &days, room.hours)
+    PackTable::MINUTES.write(step, &packs, room.minutes, room.hour.saturating_add(24))?;
+    PackTable::HOURS.write(step, &days, room.hours, day_of(room.hour).0.saturating_add(1))
 }
 
 /// The pack that is about to be written, or else the one on disk.
@@ -238,6 +249,7 @@ struct PackTable {
     length: &'static str,
     put: &'static str,
     oldest: &'static str,
+    newest: &'static str,
     delete: &'static str,
 }
 
@@ -247,6 +259,7 @@ impl PackTable {
         length: "SELECT length(data) FROM minutes WHERE key = ?1",
         put: "INSERT OR REPLACE INTO minutes (key, data) VALUES (?1, ?2)",
         oldest: "SELECT key, length(data) FROM minutes ORDER BY key LIMIT 1",
+        newest: "SELECT key, length(data) FROM minutes ORDER BY key DESC LIMIT 1",
         delete: "DELETE FROM minutes WHERE key = ?1",
     };
     const HOURS: Self = Self {
@@ -254,15 +267,18 @@ impl PackTable {
         length: "SELECT length(data) FROM hours WHERE key = ?1",
         put: "INSERT OR REPLACE INTO hours (key, data) VALUES (?1, ?2)",
         oldest: "SELECT key, length(data) FROM hours ORDER BY key LIMIT 1",
+        newest: "SELECT key, length(data) FROM hours ORDER BY key DESC LIMIT 1",
         delete: "DELETE FROM hours WHERE key = ?1",
     };
 
-    /// Writes packs, then deletes the oldest while all together take more than `most` bytes.
+    /// Writes packs. While all together take more than `most` bytes, those of spans after `latest`
+    /// fall, which cannot have been yet; then the oldest.
     fn write(
         &self,
         step: &Transaction<'_>,
         packs: &BTreeMap<(i32, TagKey), Pack>,
         most: u64,
+        latest: i32,
     ) -> rusqlite::Result<()> {
         let mut bytes = connection::meta(step, self.bytes)?.unwrap_or(0);
         for ((span, tag), pack) in packs {
@@ -274,11 +290,14 @@ impl PackTable {
             bytes += int(data.len() as u64) - before.unwrap_or(0);
         }
         while bytes > int(most) {
-            let oldest: Option<(i64, i64)> = step
-                .prepare_cached(self.oldest)?
-                .query_row([], |row| Ok((row.get(0)?, row.get(1)?)))
-                .optional()?;
-            let Some((key, length)) = oldest else { break };
+            let end = |select| {
+                step.prepare_cached(select)?
+                    .query_row([], |row| Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?)))
+                    .optional()
+            };
+            let future = end(self.newest)?.filter(|(key, _)| key >> 32 > i64::from(latest));
+            let first = if future.is_some() { future } else { end(self.oldest)? };
+            let Some((key, length)) = first else { break };
             step.prepare_cached(self.delete)?.execute([key])?;
             bytes -= length;
         }

@@ -22,11 +22,11 @@ impl Schema {
 
 /// `state.db`.
 pub(super) const STATE: Schema =
-    Schema { file: "state.db", application_id: 0x7774_5354, migrations: &[STATE_1] };
+    Schema { file: "state.db", application_id: 0x7774_5354, migrations: &[STATE_1, ERAS] };
 
 /// `ring.db`.
 pub(super) const RING: Schema =
-    Schema { file: "ring.db", application_id: 0x7774_5247, migrations: &[RING_1] };
+    Schema { file: "ring.db", application_id: 0x7774_5247, migrations: &[RING_1, RING_2, ERAS] };
 
 /// `meta`: `schema`, `epoch`, `clean` (0 while open), `starts` (how often it was opened), `seen`.
 ///
@@ -117,4 +117,35 @@ CREATE TABLE tagged (
 );
 CREATE TABLE minutes (key INTEGER PRIMARY KEY, data BLOB NOT NULL);
 CREATE TABLE hours (key INTEGER PRIMARY KEY, data BLOB NOT NULL);
+";
+
+/// `burst`: one row per burst of samples of a tag; `arrival` is the reading that stands for it.
+/// `meta` has besides `burst_bytes`: how many bytes `data` takes in all.
+const RING_2: &str = "
+CREATE TABLE burst (
+    id INTEGER PRIMARY KEY, boot INTEGER NOT NULL,
+    tag INTEGER NOT NULL, arrival INTEGER NOT NULL, time INTEGER NOT NULL,
+    quality INTEGER NOT NULL, rate REAL, data BLOB NOT NULL
+);
+CREATE UNIQUE INDEX burst_place ON burst (tag, time);
+";
+
+/// Schema 3 of the ring, 2 of the state: a row of `boots` is an *era*, a stretch of one boot under one clock; a boot may have
+/// several. What was written during it names its `id`. `utc` and `mono` (microseconds, the latter
+/// since the boot) are the same moment on both clocks. `trusted` says whether the clock was
+/// believed; `dated`, that it was not, and that times written then are put right by adding `shift`
+/// microseconds when they are read; `rolled`, that what follows from it is done: in the ring that their
+/// roll-ups are made, in the state that subscribers were told. `first` (in the ring) is the arrival
+/// number it begins with.
+const ERAS: &str = "
+CREATE TABLE eras (
+    id INTEGER PRIMARY KEY, boot BLOB NOT NULL,
+    utc INTEGER NOT NULL, mono INTEGER NOT NULL, trusted INTEGER NOT NULL,
+    shift INTEGER NOT NULL DEFAULT 0, dated INTEGER NOT NULL DEFAULT 0,
+    rolled INTEGER NOT NULL DEFAULT 0, first INTEGER NOT NULL DEFAULT 0
+);
+INSERT INTO eras (id, boot, utc, mono, trusted, rolled)
+    SELECT id, boot, utc, mono, trusted, 1 FROM boots;
+DROP TABLE boots;
+ALTER TABLE eras RENAME TO boots;
 ";

@@ -9,6 +9,7 @@ use rusqlite::{Connection, OptionalExtension, Transaction, params};
 use serde_json::Value;
 
 use super::connection::{self, Plan, Writer};
+use super::eras::{self, DatedEra, Redated};
 use super::schema::STATE;
 use super::state_read::{self, JournalFilter, RecordFilter};
 use super::{BootInfo, Opened, Page, StoreError, int, salvage, uint};
@@ -38,6 +39,10 @@ pub struct Commit {
     pub records: Vec<Record>,
     /// Last reading the stages have seen.
     pub seen: Option<Arrival>,
+    /// The moment of the commit: nothing is believed to be earlier at the next start.
+    pub utc: Option<Timestamp>,
+    /// Eras whose correction is told by an event of this commit.
+    pub corrected: Vec<i64>,
     /// How far upstream has acknowledged.
     pub lanes: Vec<LanePosition>,
     /// What stages have learnt, by stage.
@@ -56,6 +61,8 @@ impl Commit {
             && self.lanes.is_empty()
             && self.snapshots.is_empty()
             && self.sequences_reserved.is_empty()
+            && self.utc.is_none()
+            && self.corrected.is_empty()
     }
 }
 
@@ -286,10 +293,7 @@ impl StateDb {
     /// # Errors
     /// When the file cannot be read.
     pub fn known_tags(&self) -> Result<BTreeMap<TagPath, TagKey>, StoreError> {
-        self.ask("reading tags", |conn| {
-            let mut select = conn.prepare_cached("SELECT asset, tag, key FROM tags")?;
-            Ok(state_read::understood(select.query([])?, salvage::tag)?.into_iter().collect())
-        })
+        self.ask("reading tags", state_read::known_tags)
     }
 
     /// Writes down that all is in order. The last thing before the file is closed.
@@ -300,13 +304,65 @@ impl StateDb {
         self.writer.mark_clean()
     }
 
-    /// Puts the clocks of this boot right, once the gateway's clock was set.
+    /// A new era begins: the gateway's clock was set, or is no longer believed. Puts right what
+    /// this boot wrote while its clock was not believed; says which eras these are.
     ///
     /// # Errors
     /// When it cannot be written.
-    pub fn date_boot(&mut self, boot: &BootInfo) -> Result<(), StoreError> {
-        connection::date_boot(&self.writer.conn, self.writer.boot, boot)
-            .map_err(|source| self.writer.fault("dating a boot", source))
+    pub fn date_boot(&mut self, boot: &BootInfo) -> Result<Redated, StoreError> {
+        self.writer.trusted()?;
+        let enter = |conn: &mut Connection| {
+            let step = conn.transaction()?;
+            let redated = eras::date(&step, boot)?;
+            let row = eras::enter(&step, boot)?;
+            step.commit()?;
+            Ok((redated, row))
+        };
+        let (redated, row) = enter(&mut self.writer.conn)
+            .map_err(|source| self.writer.fault("entering an era", source))?;
+        self.writer.boot = row;
+        Ok(redated)
+    }
+
+    /// Eras of this boot that were dated but not corrected upstream: after a crash in between, or
+    /// when the clock was set while the daemon did not run.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn uncorrected(&self) -> Result<Redated, StoreError> {
+        self.ask("reading eras", |conn| {
+            let mut select = conn.prepare_cached(
+                "SELECT boots.id, utc, shift, boot FROM boots WHERE dated AND NOT rolled
+                    AND boot = (SELECT boot FROM boots WHERE id = ?1) ORDER BY id",
+            )?;
+            let mut redated = Redated::default();
+            let mut rows = select.query([self.writer.boot])?;
+            while let Some(row) = rows.next()? {
+                let boot: Vec<u8> = row.get(3)?;
+                redated.boot = uuid::Uuid::from_slice(&boot).unwrap_or_default();
+                redated.eras.push(DatedEra {
+                    row: row.get(0)?,
+                    began: Timestamp::from_micros(row.get(1)?),
+                    shift: row.get(2)?,
+                });
+            }
+            Ok(redated)
+        })
+    }
+
+    /// The first and last number of each topic class in an era.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn sequences_of(&self, era: i64) -> Result<Vec<(String, u64, u64)>, StoreError> {
+        self.ask("reading the journal", |conn| {
+            conn.prepare_cached(
+                "SELECT class, min(sequence), max(sequence) FROM journal
+                 WHERE boot = ?1 AND class IS NOT NULL GROUP BY class ORDER BY class",
+            )?
+            .query_map([era], |row| Ok((row.get(0)?, uint(row.get(1)?), uint(row.get(2)?))))?
+            .collect()
+        })
     }
 
     /// Drops closed chains whose newest event is older than `keep` and lies below row
@@ -378,6 +434,12 @@ fn write(conn: &mut Connection, boot: i64, commit: &Commit) -> rusqlite::Result<
     }
     if let Some(seen) = commit.seen {
         connection::set_meta(&step, "seen", int(seen.0))?;
+    }
+    if let Some(utc) = commit.utc {
+        connection::set_meta(&step, "utc", utc.micros())?;
+    }
+    for era in &commit.corrected {
+        step.prepare_cached("UPDATE boots SET rolled = 1 WHERE id = ?1")?.execute([era])?;
     }
     for lane in &commit.lanes {
         write_lane(&step, lane)?;
@@ -508,7 +570,7 @@ fn drop_closed(
     let chains: Vec<Vec<u8>> = step
         .prepare_cached(
             "SELECT correlation FROM journal GROUP BY correlation
-             HAVING max(time) < ?1 AND max(row) < ?2
+             HAVING max(time + coalesce((SELECT shift FROM boots WHERE boots.id = journal.boot), 0)) < ?1 AND max(row) < ?2
                 AND max(row) < (SELECT max(row) FROM journal)
              ORDER BY max(row)",
         )?

@@ -1,5 +1,6 @@
 //! Questions to `state.db`: the same ones for the writing connection and for readers.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use rusqlite::types::Value as Sql;
@@ -9,7 +10,7 @@ use uuid::Uuid;
 use super::schema::STATE;
 use super::{PAGE_ROWS_MAX, Page, StoreError, connection, int, uint};
 use crate::domain::event::{Class, Event};
-use crate::domain::ids::{AssetId, EventId};
+use crate::domain::ids::{AssetId, EventId, TagKey, TagPath};
 use crate::domain::record::{Record, RecordKind};
 use crate::domain::time::Timestamp;
 use crate::port::{Committed, Lane, LanePosition};
@@ -99,6 +100,14 @@ impl StateReader {
         Ok(Self { conn, file })
     }
 
+    /// All tags that ever had a number, those of removed assets included.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn known_tags(&self) -> Result<BTreeMap<TagPath, TagKey>, StoreError> {
+        ask!(self, "reading tags", known_tags(&self.conn))
+    }
+
     /// Events with a topic class in rows above `row`, oldest first: what the events lane sends.
     ///
     /// # Errors
@@ -173,6 +182,15 @@ impl StateReader {
         Ok(starts.map_or(0, uint))
     }
 
+    /// The moment of the last commit, as the gateway's clock then said; none before the first.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn last_moment(&self) -> Result<Option<Timestamp>, StoreError> {
+        let found = ask!(self, "reading the last moment", connection::meta(&self.conn, "utc"))?;
+        Ok(found.map(Timestamp::from_micros))
+    }
+
     /// The newest row of the journal; 0 while it is empty.
     ///
     /// # Errors
@@ -183,7 +201,15 @@ impl StateReader {
 }
 
 const EVENT_COLUMNS: &str =
-    "row, id, cause, correlation, time, trusted, class, sequence, body FROM journal";
+    "row, id, cause, correlation, time + shift_of, trusted OR dated_of, class, sequence, body FROM
+     (SELECT journal.*, coalesce(shift, 0) AS shift_of, coalesce(dated, 0) AS dated_of
+      FROM journal LEFT JOIN boots ON boots.id = journal.boot)";
+
+/// All tags that ever had a number.
+pub(super) fn known_tags(conn: &Connection) -> rusqlite::Result<BTreeMap<TagPath, TagKey>> {
+    let mut select = conn.prepare_cached("SELECT asset, tag, key FROM tags")?;
+    Ok(understood(select.query([])?, super::salvage::tag)?.into_iter().collect())
+}
 
 fn uuid_of(bytes: &[u8]) -> rusqlite::Result<EventId> {
     Uuid::from_slice(bytes)
@@ -281,10 +307,10 @@ pub(super) fn journal(
         also("correlation = ?", Sql::Blob(chain.0.as_bytes().to_vec()));
     }
     if let Some(from) = filter.from {
-        also("time >= ?", Sql::Integer(from.micros()));
+        also("time + shift_of >= ?", Sql::Integer(from.micros()));
     }
     if let Some(to) = filter.to {
-        also("time < ?", Sql::Integer(to.micros()));
+        also("time + shift_of < ?", Sql::Integer(to.micros()));
     }
     if let Some(before) = filter.before {
         also("row < ?", Sql::Integer(int(before)));

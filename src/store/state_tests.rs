@@ -60,6 +60,7 @@ fn full_commit() -> Commit {
         lanes: vec![LanePosition { lane: Lane::Events, below: 2, ahead: vec![(4, 9)] }],
         snapshots: vec![("detection", vec![1, 2, 3])],
         sequences_reserved: vec![(Class::Alarm, 1000)],
+        ..Commit::default()
     }
 }
 

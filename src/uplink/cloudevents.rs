@@ -248,12 +248,14 @@ pub fn kind(body: &Body) -> Option<&'static str> {
         Body::AssetStateChanged(_) => "asset.state",
         Body::EventSetAside { .. } => "event.set-aside",
         Body::Gap { .. } => "gateway.gap",
+        Body::ClockCorrected { .. } => "gateway.clock-corrected",
         Body::AnomalyEnded { .. }
         | Body::PhaseChanged { .. }
         | Body::ActionChosen { .. }
         | Body::PredictionRequested { .. }
         | Body::PredictionAbstained { .. }
         | Body::PredictionWithdrawn { .. }
+        | Body::PredictionScored { .. }
         | Body::JobStarted { .. }
         | Body::JobFinished { .. }
         | Body::ApprovalRequested { .. }

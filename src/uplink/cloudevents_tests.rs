@@ -3,6 +3,8 @@
 
 use serde_json::Value;
 
+use std::sync::Arc;
+
 use super::*;
 use crate::config::Encoding;
 use crate::domain::alarm::{Alarm, AlarmCause, AlarmState, LimitKind};
@@ -248,6 +250,7 @@ fn bodies() -> Vec<Body> {
             skills: vec!["mechanical".to_owned()],
             repair_seconds: 7200.0,
             anomaly: Some(id(2)),
+            track_record: crate::domain::prognosis::TrackRecord::default(),
         }),
         Body::DecisionRequested(decision(None)),
         Body::DecisionMade(decision(Some(answer))),
@@ -358,7 +361,9 @@ fn all_messages() -> Vec<Message> {
         messages.push(wire.event);
         messages.extend(wire.clearing);
     }
-    for batch in readings::batches(&plant(), &some_readings(), readings::BATCH_BYTES_MAX) {
+    for batch in
+        readings::batches(&plant(), &some_readings(), &Arc::default(), readings::BATCH_BYTES_MAX)
+    {
         let encoding = Encoding::Json;
         messages.push(readings::message(&sender, &plant(), &batch, encoding, id(7), 12, now()));
     }
@@ -465,7 +470,7 @@ fn batches_stay_below_their_size_whatever_the_readings() {
         })
         .collect();
     for bytes_max in [8 * 1024, readings::BATCH_BYTES_MAX] {
-        let batches = readings::batches(&plant(), &readings, bytes_max);
+        let batches = readings::batches(&plant(), &readings, &Arc::default(), bytes_max);
         let cut: Vec<Reading> = batches.iter().flat_map(|batch| batch.readings.clone()).collect();
         assert_eq!(cut, readings);
         for batch in &batches {
@@ -481,7 +486,8 @@ fn batches_stay_below_their_size_whatever_the_readings() {
 #[test]
 fn a_binary_batch_reads_back() {
     type Wire = (u8, [u8; 16], u64, bool, i64, Vec<String>, Vec<(u16, i64, f64, u8)>);
-    let batches = readings::batches(&plant(), &some_readings(), readings::BATCH_BYTES_MAX);
+    let batches =
+        readings::batches(&plant(), &some_readings(), &Arc::default(), readings::BATCH_BYTES_MAX);
     let encoding = Encoding::Postcard;
     let message = readings::message(&sender(), &plant(), &batches[0], encoding, id(7), 12, now());
     assert_eq!(message.topic, "wheeltap/plant-a/gw-01/readings/P-101/bin");

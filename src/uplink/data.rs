@@ -47,6 +47,11 @@ pub(crate) fn of(event: &Event) -> Value {
             "error": error,
             "attempts": attempts,
         }),
+        Body::ClockCorrected { boot, offset, ranges } => json!({
+            "boot": boot,
+            "offset": offset,
+            "ranges": ranges.iter().map(clock_range).collect::<Vec<_>>(),
+        }),
         Body::Gap { lane, from, to, count, reason } => json!({
             "lane": lane,
             "from": from,
@@ -60,6 +65,7 @@ pub(crate) fn of(event: &Event) -> Value {
         | Body::PredictionRequested { .. }
         | Body::PredictionAbstained { .. }
         | Body::PredictionWithdrawn { .. }
+        | Body::PredictionScored { .. }
         | Body::JobStarted { .. }
         | Body::JobFinished { .. }
         | Body::ApprovalRequested { .. }
@@ -240,6 +246,7 @@ pub(crate) fn prediction(prediction: &Prediction) -> Value {
         "skills": prediction.skills,
         "repair_seconds": prediction.repair_seconds,
         "anomaly_id": prediction.anomaly,
+        "track_record": prediction.track_record,
     })
 }
 
@@ -343,4 +350,17 @@ pub(crate) fn asset_state(state: &AssetState) -> Value {
         "rul_p50": state.rul_p50,
         "notes": state.notes,
     })
+}
+
+/// `from` and `to` are sequence numbers of an event class, or times of readings as they were sent.
+fn clock_range(range: &crate::domain::event::ClockRange) -> Value {
+    let mut fields = json!({ "class": range.class, "offset": range.offset });
+    if let Some((from, to)) = range.sequences {
+        fields["from"] = from.into();
+        fields["to"] = to.into();
+    } else if let Some((from, to)) = range.times {
+        fields["from"] = from.to_string().into();
+        fields["to"] = to.to_string().into();
+    }
+    fields
 }

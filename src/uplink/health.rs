@@ -122,6 +122,7 @@ pub fn data(machine: &Machine, before: Option<CpuMark>, figures: &Figures, now: 
                 "missed": health.missed,
                 "last_answer": health.last_answer.map(|time| time.to_string()),
                 "last_error": health.last_error,
+                "load": health.load,
             });
             (name.as_str(), source)
         })

@@ -152,6 +152,7 @@ impl Store {
             request,
             complete,
             readings,
+            words: Arc::default(),
             first: self.ring.first_key_value().map_or(1, |(first, _)| *first),
         }
     }

@@ -5,6 +5,7 @@
 //! readings that cannot keep up become backlog too, so that what is called live is fresh.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::event_lane::READ_RETRY;
@@ -13,6 +14,7 @@ use super::readings::{self, Batch, Changes};
 use crate::config::ReadingsMode;
 use crate::domain::reading::Reading;
 use crate::domain::tag::Plant;
+use crate::domain::text::Words;
 use crate::port::{GapReport, LanePosition};
 
 /// Readings in one page of the ring.
@@ -55,6 +57,8 @@ pub struct Page {
     pub request: PageRequest,
     /// In order of arrival; none above `through`.
     pub readings: Vec<Reading>,
+    /// The texts that readings among them stand for.
+    pub words: Arc<Words>,
     /// Whether the ring holds no more of what was asked.
     pub complete: bool,
     /// From this number on the ring had dropped nothing, asked after the page was read.
@@ -229,7 +233,7 @@ impl ReadingLane {
     /// A page of the ring. Returns the gap when the ring has overtaken the lane.
     pub fn on_page(&mut self, now: Duration, plant: &Plant, page: Page) -> Option<GapReport> {
         self.reading = false;
-        let Page { request, mut readings, complete, first } = page;
+        let Page { request, mut readings, words, complete, first } = page;
         let from = request.after + 1;
         let to = match readings.last() {
             _ if complete => request.through,
@@ -256,7 +260,7 @@ impl ReadingLane {
             Part::Live => self.live_changes.filter(self.mode, &mut readings),
             Part::Backlog => self.backlog_changes.filter(self.mode, &mut readings),
         }
-        let batches = readings::batches(plant, &readings, self.bytes_max);
+        let batches = readings::batches(plant, &readings, &words, self.bytes_max);
         let id = self.next_page;
         self.next_page += 1;
         if batches.is_empty() {

@@ -1,10 +1,11 @@
 //! Readings on the wire: batches of one asset, cut so that none is larger than 64 KiB.
 //!
 //! The identity of a reading is asset, tag and time: after a restart the same readings may come in
-//! other batches. JSON is `[{tag, time, value, quality, reason?}]`; the binary form is drawn at
+//! other batches. JSON is `[{tag, time, value, quality, reason?, state?, text?}]`; the binary form is drawn at
 //! [`postcard_batch`].
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use serde::Serialize;
 
@@ -12,7 +13,8 @@ use super::cloudevents::{Message, Sender};
 use crate::config::{Encoding, ReadingsMode};
 use crate::domain::ids::{AssetId, EventId, TagKey};
 use crate::domain::reading::Reading;
-use crate::domain::tag::Plant;
+use crate::domain::tag::{Form, Plant, Tag};
+use crate::domain::text::{self, Words};
 use crate::domain::time::{Now, Timestamp};
 
 /// Largest batch in bytes, envelope included (failures B19).
@@ -22,6 +24,9 @@ const ENVELOPE_BYTES: usize = 1024;
 /// Upper bound of one JSON reading without its tag's name: the longest time, value, quality and
 /// reason with their keys come to 125 bytes.
 const READING_BYTES: usize = 132;
+/// The key of a state or text, with its quotes and comma. The words themselves have no control
+/// characters, so that each byte takes two at most.
+const SAID_BYTES: usize = 12;
 
 /// Readings of one asset that go out in one message.
 #[derive(Debug, Clone, PartialEq)]
@@ -30,6 +35,8 @@ pub struct Batch {
     pub asset: AssetId,
     /// In order of arrival; never empty.
     pub readings: Vec<Reading>,
+    /// The texts that readings among them stand for.
+    pub words: Arc<Words>,
     /// Upper bound of its size on the wire.
     pub bytes: usize,
 }
@@ -37,13 +44,19 @@ pub struct Batch {
 /// Sorts a page of readings into batches, in the order in which assets first appear. Readings of
 /// tags the configuration no longer has are left out: nobody could say what they were.
 #[must_use]
-pub fn batches(plant: &Plant, readings: &[Reading], bytes_max: usize) -> Vec<Batch> {
+pub fn batches(
+    plant: &Plant,
+    readings: &[Reading],
+    words: &Arc<Words>,
+    bytes_max: usize,
+) -> Vec<Batch> {
     let bytes_max = bytes_max.clamp(4 * ENVELOPE_BYTES, BATCH_BYTES_MAX);
     let mut done: Vec<Batch> = Vec::new();
     let mut open: BTreeMap<AssetId, usize> = BTreeMap::new();
     for reading in readings {
         let Some(tag) = plant.tag(reading.tag) else { continue };
-        let bytes = READING_BYTES + tag.path.tag.as_str().len();
+        let said = said(tag, reading, words).map_or(0, |(_, said)| SAID_BYTES + 2 * said.len());
+        let bytes = READING_BYTES + tag.path.tag.as_str().len() + said;
         let place = open.get(&tag.path.asset).copied();
         match place {
             Some(index) if done[index].bytes + bytes <= bytes_max => {
@@ -55,12 +68,30 @@ pub fn batches(plant: &Plant, readings: &[Reading], bytes_max: usize) -> Vec<Bat
                 done.push(Batch {
                     asset: tag.path.asset.clone(),
                     readings: vec![*reading],
+                    words: Arc::clone(words),
                     bytes: ENVELOPE_BYTES + bytes,
                 });
             }
         }
     }
     done
+}
+
+/// What a reading says beside its number: `state`, the name of a state, or `text`, a text.
+#[must_use]
+pub fn said<'a>(
+    tag: &'a Tag,
+    reading: &Reading,
+    words: &'a Words,
+) -> Option<(&'static str, &'a str)> {
+    match tag.handling.form {
+        Form::Text => {
+            let number = text::in_reading(reading.value)?;
+            Some(("text", &**words.get(&(reading.tag, number))?))
+        }
+        Form::Number => Some(("state", tag.handling.state(reading.value)?)),
+        Form::Waveform { .. } => None,
+    }
 }
 
 /// Which readings have been sent last, per tag, for `readings = "changes"`.
@@ -97,6 +128,10 @@ struct Row<'a> {
     quality: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    state: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    text: Option<&'a str>,
 }
 
 /// One batch as a message of its own, with `sequence` of the class `readings`.
@@ -125,12 +160,16 @@ pub fn message(
                 .iter()
                 .filter_map(|reading| {
                     let tag = plant.tag(reading.tag)?;
+                    let said = said(tag, reading, &batch.words);
+                    let of = |kind| said.filter(|(of, _)| *of == kind).map(|(_, said)| said);
                     Some(Row {
                         tag: tag.path.tag.as_str(),
                         time: precise(reading.time),
                         value: reading.value.is_finite().then_some(reading.value),
                         quality: reading.quality.as_str(),
                         reason: reading.quality.reason().map(|reason| reason.as_str()),
+                        state: of("state"),
+                        text: of("text"),
                     })
                 })
                 .collect();

@@ -376,13 +376,14 @@ impl<'a> Run<'a> {
     }
 
     fn call_ring(&mut self) {
-        let Some(shelf) = self.ring.take() else { return };
+        let Some(mut shelf) = self.ring.take() else { return };
         let Some((request, generation)) = self.ring_next.take() else {
             self.ring = Some(shelf);
             return;
         };
+        let plant = Arc::clone(&self.parts.setting.borrow().plant);
         self.ring_call = Some(tokio::task::spawn_blocking(move || {
-            let page = shelf.read(request);
+            let page = shelf.read(&plant, request);
             (shelf, RingAnswer { generation, page })
         }));
     }

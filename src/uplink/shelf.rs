@@ -2,12 +2,15 @@
 //! that take a few milliseconds. Calls block; they run where that is allowed.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use super::event_lane::PAGE_ROWS;
 use super::reading_lane::{PAGE_READINGS, Page, PageRequest};
 use crate::domain::ids::Arrival;
+use crate::domain::tag::Plant;
+use crate::domain::text::Words;
 use crate::port::{Committed, Lane, LanePosition};
-use crate::store::{RingReader, StateReader, StoreError};
+use crate::store::{RingReader, StateReader, StoreError, lexicon};
 
 /// The journal.
 pub(super) struct JournalShelf(StateReader);
@@ -28,22 +31,36 @@ impl JournalShelf {
 }
 
 /// The ring.
-pub(super) struct RingShelf(RingReader);
+pub(super) struct RingShelf {
+    ring: RingReader,
+    state: StateReader,
+    /// Texts met so far.
+    words: Words,
+    /// The same, to be handed out.
+    shared: Arc<Words>,
+}
 
 impl RingShelf {
     pub(super) fn open(dir: &Path) -> Result<Self, StoreError> {
-        RingReader::open(dir).map(Self)
+        let (ring, state) = (RingReader::open(dir)?, StateReader::open(dir)?);
+        Ok(Self { ring, state, words: Words::new(), shared: Arc::default() })
     }
 
-    pub(super) fn read(&self, request: PageRequest) -> Result<Page, StoreError> {
-        let mut readings = self.0.after(Arrival(request.after), PAGE_READINGS)?;
+    pub(super) fn read(&mut self, plant: &Plant, request: PageRequest) -> Result<Page, StoreError> {
+        let mut readings = self.ring.after(Arrival(request.after), PAGE_READINGS)?;
         // Asked afterwards: what the ring dropped in between was read just now, and what it had
         // dropped before stands below this.
-        let first = self.0.first_arrival()?.0;
+        let first = self.ring.first_arrival()?.0;
         let found = readings.len();
         readings.retain(|reading| reading.arrival.0 <= request.through);
         // A short page may only have left out what could not be read.
         let complete = readings.len() < found || found == 0;
-        Ok(Page { request, readings, complete, first })
+        let before = self.words.len();
+        lexicon::look_up(&self.state, plant, &readings, &mut self.words)?;
+        if self.words.len() != before {
+            self.shared = Arc::new(self.words.clone());
+        }
+        let words = Arc::clone(&self.shared);
+        Ok(Page { request, readings, words, complete, first })
     }
 }

@@ -358,30 +358,6 @@ async fn f_c09_a_device_fault_is_announced_once() {
 }
 
 #[tokio::test]
-async fn f_c10_a_busy_device_is_asked_again_and_is_no_failure() {
-    for code in [5, 6] {
-        let (_server, mut end) = plc(&[4], move |ask| match ask.nth {
-            0..6 => Reply::Exception(code),
-            _ => Reply::addresses(ask),
-        })
-        .await;
-        let mut stale = 0;
-        loop {
-            match end.input().await {
-                Input::Readings(batch) if batch.readings.iter().all(good) => break,
-                Input::Readings(batch) => {
-                    assert!(batch.readings.iter().all(failed(Reason::Stale)), "{batch:?}");
-                    stale += 1;
-                }
-                Input::Condition(report) => assert!(!report.active, "{report:?}"),
-                other => panic!("{other:?}"),
-            }
-        }
-        assert_eq!(stale, 6);
-    }
-}
-
-#[tokio::test]
 async fn f_c11_every_exception_code_is_handled() {
     // Unit n answers everything with exception n.
     let server = ScriptedServer::start(|ask| Reply::Exception(ask.unit)).await;

@@ -13,14 +13,14 @@ use crate::support::subscriber::text;
 use crate::support::wait;
 
 /// A Python peer that takes lines and prints lines; killed when dropped.
-struct Peer {
+pub(crate) struct Peer {
     child: Child,
     input: ChildStdin,
     lines: Arc<Mutex<Vec<String>>>,
 }
 
 /// Python with the peers' libraries.
-fn python() -> Option<PathBuf> {
+pub(crate) fn python() -> Option<PathBuf> {
     let root = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
     let python = root.join("target/venv/bin/python");
     if root.join("target/venv/ready").exists() && python.exists() {
@@ -37,7 +37,7 @@ fn script(python: &PathBuf, name: &str) -> Command {
 }
 
 impl Peer {
-    fn start(python: &PathBuf, name: &str, arguments: &[&str]) -> Self {
+    pub(crate) fn start(python: &PathBuf, name: &str, arguments: &[&str]) -> Self {
         let mut command = script(python, name);
         command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
         let mut child = command.spawn().unwrap();
@@ -56,7 +56,7 @@ impl Peer {
     }
 
     /// Waits until the lines so far give what is wanted.
-    fn wait<T>(&self, what: &str, look: impl Fn(&[String]) -> Option<T>) -> T {
+    pub(crate) fn wait<T>(&self, what: &str, look: impl Fn(&[String]) -> Option<T>) -> T {
         wait::until(what, || look(&self.lines.lock().unwrap()))
     }
 }

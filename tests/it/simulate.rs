@@ -101,3 +101,57 @@ fn what_cannot_be_is_said_with_its_code() {
     let address = taken.local_addr().unwrap().to_string();
     assert_eq!(code(&mut simulate(&["--listen", &address])), Some(1));
 }
+
+/// What comes back for one request, bare, until the connection rests or is closed.
+fn bare(plant: &Simulator, unit: u8) -> Vec<u8> {
+    let mut stream = TcpStream::connect(plant.address).unwrap();
+    stream.set_read_timeout(Some(Duration::from_millis(300))).unwrap();
+    stream.write_all(&[0, 7, 0, 0, 0, 6, unit, 3, 0, 100, 0, 2]).unwrap();
+    let mut bytes = Vec::new();
+    let mut buffer = [0; 512];
+    while let Ok(count) = stream.read(&mut buffer) {
+        if count == 0 {
+            break;
+        }
+        bytes.extend(&buffer[..count]);
+    }
+    bytes
+}
+
+#[test]
+fn a_fault_script_breaks_the_answers_of_the_units_it_names() {
+    let directory = tempfile::tempdir().unwrap();
+    let script = directory.path().join("faults.toml");
+    let faults = [
+        "what = \"drop\"",
+        "what = \"partial\"\nbytes = 8",
+        "what = \"transaction\"",
+        "what = \"exception\"\ncode = 6",
+    ];
+    let rules =
+        (5..).zip(faults).map(|(unit, what)| format!("[[fault]]\n{what}\nunits = \"{unit}\"\n"));
+    std::fs::write(&script, rules.collect::<String>()).unwrap();
+    let plant = Simulator::start(&["--copies", "3", "--faults", script.to_str().unwrap()]);
+    let whole = bare(&plant, 9);
+    assert_eq!(whole[..9], [0, 7, 0, 0, 0, 7, 9, 3, 4], "unit 9 is a copy of unit 1");
+    assert_eq!(whole.len(), 13);
+    assert!(bare(&plant, 5).is_empty());
+    assert_eq!(bare(&plant, 6), [0, 7, 0, 0, 0, 7, 6, 3], "cut after eight bytes");
+    assert_eq!(bare(&plant, 7)[..2], [0, 8]);
+    assert_eq!(bare(&plant, 8), [0, 7, 0, 0, 0, 3, 8, 0x83, 6]);
+    assert_eq!(plant.ask(13, &[3, 0, 100, 0, 2]), [0x83, 11], "three copies end at unit 12");
+}
+
+#[test]
+fn a_wrong_fault_script_is_told_with_file_line_and_key() {
+    let directory = tempfile::tempdir().unwrap();
+    let script = directory.path().join("faults.toml");
+    std::fs::write(&script, "[[fault]]\nwhat = \"exeption\"\n").unwrap();
+    let output = simulate(&["--faults", script.to_str().unwrap()]).output().unwrap();
+    assert_eq!(output.status.code(), Some(78));
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(said.contains("faults.toml:2:8: fault.what: `exeption`"), "{said}");
+    assert!(said.contains("did you mean `exception`"), "{said}");
+    let listed = simulate(&["--list-scenarios"]).output().unwrap();
+    assert!(String::from_utf8(listed.stdout).unwrap().lines().any(|line| line == "dropout"));
+}

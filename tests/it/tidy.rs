@@ -393,6 +393,24 @@ fn what_an_unattended_daemon_must_not_do_is_done_nowhere() {
 }
 
 #[test]
+fn e05_local_time_is_asked_for_nowhere() {
+    // Records are UTC; shifts and reports use the zone of the configuration, never the machine's.
+    let words = [
+        "TimeZone::system",
+        "TimeZone::try_system",
+        "Zoned::now",
+        "civil::now",
+        "localtime",
+        "localtime_r",
+        "chrono::Local",
+        "Local::now",
+        "OffsetDateTime::now_local",
+    ];
+    let all = sources();
+    all_clear(&all.iter().flat_map(|source| find_words(source, &words)).collect::<Vec<_>>());
+}
+
+#[test]
 fn files_stay_readable() {
     let mut complaints = Vec::new();
     for source in sources() {

@@ -4,6 +4,7 @@
 //! ```sh
 //! cargo bench --bench load            # 60 s measured
 //! cargo bench --bench load -- 20      # 20 s measured
+//! cargo bench --bench load -- fleet 20    # 100 units and 10,000 tags a second, 200 units, 40 dead
 //! ```
 //!
 //! One Modbus TCP server with ten units of a hundred `f32` tags each, polled at 1 s, all readings
@@ -11,6 +12,7 @@
 
 #![expect(clippy::disallowed_methods, reason = "wall time is what is measured here")]
 
+mod fleet;
 mod plant;
 mod process;
 
@@ -47,6 +49,9 @@ fn main() -> ExitCode {
     if Command::new("mosquitto").arg("-h").output().is_err() {
         println!("skipped: needs mosquitto");
         return ExitCode::SUCCESS;
+    }
+    if arguments.first().is_some_and(|word| word == "fleet") {
+        return fleet_runs(&arguments[1..]);
     }
     let seconds = arguments.first().and_then(|word| word.parse().ok());
     let measured = seconds.map_or(MEASURED, Duration::from_secs);
@@ -102,6 +107,33 @@ fn main() -> ExitCode {
         failed |= measured.is_nan() || measured > 3.0 * target;
     }
     if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+}
+
+/// 10,000 tags a second in two layouts, and two hundred units of which forty are dead. A second
+/// word picks one of them.
+fn fleet_runs(arguments: &[String]) -> ExitCode {
+    use fleet::{Fleet, Layout};
+    let seconds = arguments.iter().find_map(|word| word.parse().ok());
+    let measured = seconds.map_or(MEASURED, Duration::from_secs);
+    let dir = tempfile::tempdir().expect("a temporary directory can be made");
+    let (mut mosquitto, broker) = start_mosquitto(dir.path());
+    let runs = [
+        ("contiguous", Fleet { units: 100, dead: 0, layout: Layout::Contiguous }, 15),
+        ("scattered", Fleet { units: 100, dead: 0, layout: Layout::Scattered }, 15),
+        // Until the breakers of forty dead units have opened within the share of the line's time
+        // that may be spent on them.
+        ("dead", Fleet { units: 200, dead: 40, layout: Layout::Contiguous }, 90),
+    ];
+    let mut missed = false;
+    for (name, run, warm_up) in runs {
+        let picked = arguments.iter().find(|word| word.parse::<u64>().is_err());
+        if picked.is_none_or(|picked| picked == name) {
+            missed |= run.measure(broker, dir.path(), Duration::from_secs(warm_up), measured);
+        }
+    }
+    mosquitto.kill().ok();
+    mosquitto.wait().ok();
+    if missed { ExitCode::FAILURE } else { ExitCode::SUCCESS }
 }
 
 /// Share of a core that polling alone takes.

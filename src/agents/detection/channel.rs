@@ -104,6 +104,24 @@ impl Channel {
         }
     }
 
+    /// The clock was set back by so many seconds.
+    pub(super) fn set_back(&mut self, by: f64) {
+        let earlier = by + super::asset::EARLIER;
+        for time in [
+            &mut self.time,
+            &mut self.good_at,
+            &mut self.stepped_at,
+            &mut self.spike_until,
+            &mut self.judged_at,
+        ] {
+            *time -= earlier;
+        }
+        self.track.set_back(by);
+        if let Some(slow) = &mut self.slow {
+            slow.set_back(by);
+        }
+    }
+
     /// Notes when readings come. Returns false for one that is older than the newest.
     pub(super) fn arrive(&mut self, time: f64) -> bool {
         if time <= self.time {

@@ -89,6 +89,11 @@ pub(super) struct Slow {
 }
 
 impl Slow {
+    /// The clock was set back by so many seconds.
+    pub(super) fn set_back(&mut self, by: f64) {
+        self.last = self.last.map(|(time, value)| (time - by, value));
+    }
+
     /// Takes a value at a time in seconds; its evidence over the limit by what was known before.
     pub(super) fn push(&mut self, time: f64, value: f64) -> f64 {
         let step = self.last.map_or(0.0, |(at, _)| time - at);

@@ -60,6 +60,15 @@ pub(super) enum Step {
 }
 
 impl Track {
+    /// The clock was set back by so many seconds.
+    pub(super) fn set_back(&mut self, by: f64) {
+        self.above = self.above.map(|time| time - by);
+        self.below = self.below.map(|time| time - by);
+        if let Some(open) = &mut self.open {
+            open.told -= by;
+        }
+    }
+
     /// Takes the evidence (over what is allowed) at a time in seconds.
     pub(super) fn step(&mut self, time: f64, ratio: f64, on_delay: f64) -> Step {
         if self.open.is_none() {

@@ -332,6 +332,7 @@ impl Stage for Notification {
             | Body::ActionChosen { .. }
             | Body::PredictionRequested { .. }
             | Body::PredictionAbstained { .. }
+            | Body::PredictionScored { .. }
             | Body::JobStarted { .. }
             | Body::JobFinished { .. }
             | Body::ApprovalRequested { .. }
@@ -352,6 +353,7 @@ impl Stage for Notification {
             | Body::StageSwitched { .. }
             | Body::Condition { .. }
             | Body::Gap { .. }
+            | Body::ClockCorrected { .. }
             | Body::ConfigurationApplied { .. } => {}
         }
         Ok(())

@@ -15,11 +15,13 @@
 //! Bounds: [`TAGS_MAX`] limits followed per asset, one round at a time, [`ANOMALIES_MAX`] anomalies
 //! per asset. A job that does not answer within [`JOB_PATIENCE`] is given up.
 
+mod scorecard;
 mod watch;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use self::scorecard::{Card, Cards};
 use self::watch::{Asked, Standing, Target, Watch};
 use super::failure_modes;
 use super::{Chain, Effect, Outbox, Saved, Setting, Stage, StageError, StageName};
@@ -74,6 +76,8 @@ pub struct Prediction {
     lives: BTreeMap<AssetId, Timestamp>,
     /// Since when anomalies have been seen, until they are asked about or over.
     begun: BTreeMap<EventId, Timestamp>,
+    /// How predictions did.
+    cards: Cards,
 }
 
 /// Anomalies whose beginning is remembered before they are asked about.
@@ -88,6 +92,7 @@ impl Prediction {
             watches: BTreeMap::new(),
             lives: BTreeMap::new(),
             begun: BTreeMap::new(),
+            cards: Cards::default(),
         }
     }
 
@@ -283,16 +288,21 @@ impl Prediction {
                 };
                 out.emit_from(chain, withdrawn);
             }
-            if let Some(old) = watch.standing.take() {
-                // Another failure mode takes its place; the same one is written over.
-                if old.prediction.failure_mode != prediction.failure_mode {
-                    out.save(old.record(false));
-                }
-            }
+            let old = watch.standing.take();
             let event = out.emit_from(chain, Body::FailurePredicted(prediction.clone()));
-            let standing = Standing { event, prediction };
+            let standing = Standing { event, prediction: prediction.clone() };
             out.save(standing.record(true));
             watch.standing = Some(standing);
+            if let Some(old) = old {
+                // Another failure mode takes its place; the same one is written over.
+                let mode = &old.prediction.failure_mode;
+                if *mode != prediction.failure_mode {
+                    out.save(old.record(false));
+                    self.settle(now, asset, out, |card| card.withdrawn(mode));
+                }
+            }
+            let story = Chain { cause: event, correlation: chain.correlation };
+            self.await_truth(now, story, &prediction, target.upward, out);
         }
     }
 
@@ -307,6 +317,7 @@ impl Prediction {
         let key = self.setting.plant.find(asset.as_str(), target.tag.as_str())?;
         let tag = self.setting.plant.tag(key)?;
         let mode = failure_modes::infer(&self.setting.config, known, tag, Some(target.upward));
+        let track_record = self.cards.record(asset, &mode.id);
         Some(Prognosis {
             asset: asset.clone(),
             tag: target.tag.clone(),
@@ -323,6 +334,7 @@ impl Prediction {
             skills: mode.skills,
             repair_seconds: mode.repair.as_secs_f64(),
             anomaly: Some(anomaly),
+            track_record,
         })
     }
 
@@ -350,8 +362,11 @@ impl Prediction {
             };
             out.emit_from(chain, withdrawn);
             out.save(standing.record(false));
+            let mode = standing.prediction.failure_mode.clone();
             watch.standing = None;
+            self.settle(now, asset, out, |card| card.withdrawn(&mode));
         }
+        let Some(watch) = self.watches.get_mut(asset) else { return };
         // Said once per anomaly; the same answer to the same question is no news.
         if watch.abstained != Some(anomaly) {
             watch.abstained = Some(anomaly);
@@ -390,6 +405,8 @@ impl Prediction {
                 None => out.emit(withdrawn),
             };
             out.save(standing.record(false));
+            let mode = standing.prediction.failure_mode;
+            self.settle(now, asset, out, |card| card.withdrawn(&mode));
         }
         out.save(Watch::default().record(asset, now.utc, false));
     }
@@ -408,7 +425,7 @@ impl Prediction {
 }
 
 fn life(asset: &AssetId, since: Timestamp, open: bool) -> Record {
-    Record::new(RecordKind::Prediction, format!("{LIFE}{asset}"), since, &since)
+    Record::new(RecordKind::Outlook, format!("{LIFE}{asset}"), since, &since)
         .about(asset)
         .in_state("life", open)
 }
@@ -432,7 +449,7 @@ impl Stage for Prediction {
     }
 
     fn restore(&mut self, now: Now, saved: Saved<'_>) -> Result<(), StageError> {
-        for row in saved.of(RecordKind::Prediction) {
+        for row in saved.of(RecordKind::Outlook) {
             let unreadable = |error: serde_json::Error| {
                 StageError::new(format!("prediction {}: {error}", row.id))
             };
@@ -442,7 +459,6 @@ impl Stage for Prediction {
                 continue;
             }
             if !row.id.starts_with(watch::WATCH) {
-                // A prediction for the views; the watch has it too.
                 continue;
             }
             let mut watch: Watch = row.read().map_err(unreadable)?;
@@ -453,7 +469,7 @@ impl Stage for Prediction {
             watch.due = Some(now.mono + wait);
             self.watches.insert(asset, watch);
         }
-        Ok(())
+        self.cards.restore(now, &saved)
     }
 
     fn on_event(
@@ -487,10 +503,14 @@ impl Stage for Prediction {
             }
             Body::WorkLogged { asset, renewed: true, .. } => {
                 self.renew(now, asset, out);
+                self.settle(now, asset, out, Card::prevented);
                 self.close(now, asset, "the machine was repaired", out);
             }
             Body::BaselineReset { asset, tags, .. } if tags.is_empty() => {
                 self.close(now, asset, "the baseline is learnt anew", out);
+            }
+            Body::AlarmRaised(alarm) | Body::AlarmUpdated(alarm) => {
+                self.settle_alarm(now, alarm, event.time, out);
             }
             _ => {}
         }
@@ -498,10 +518,12 @@ impl Stage for Prediction {
     }
 
     fn next_deadline(&self) -> Option<Duration> {
-        self.watches.values().filter_map(|watch| watch.due).min()
+        let rounds = self.watches.values().filter_map(|watch| watch.due);
+        rounds.chain(self.cards.due()).min()
     }
 
     fn on_deadline(&mut self, now: Now, out: &mut Outbox<'_>) -> Result<(), StageError> {
+        self.settle_outlived(now, out);
         let due: Vec<AssetId> = self
             .watches
             .iter()
@@ -545,6 +567,7 @@ impl Stage for Prediction {
                 out.save(life(&asset, since, false));
             }
         }
+        self.close_cards(now, |asset| setting.plant.assets.contains_key(asset), out);
         self.setting = setting.clone();
         Ok(())
     }

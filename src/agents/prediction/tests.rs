@@ -116,6 +116,80 @@ fn a_wearing_bearing_is_predicted_soon_and_better_and_better() {
     assert!(bench.count("job-started") < 400, "{}", bench.count("job-started"));
 }
 
+fn repaired(bench: &mut Bench) {
+    let order = bench.last("failure-predicted").id;
+    let completion = serde_json::from_str(r#"{"outcome":"fixed"}"#).unwrap();
+    bench.emit(Body::WorkLogged { asset: asset("P-101"), order, completion, renewed: true });
+}
+
+fn outcomes(bench: &Bench) -> Vec<String> {
+    let scored = bench.of_kind("prediction-scored");
+    let outcome = |event: &&Event| match &event.body {
+        Body::PredictionScored { outcome, .. } => outcome.clone(),
+        other => panic!("{other:?}"),
+    };
+    scored.iter().map(outcome).collect()
+}
+
+#[test]
+fn predictions_are_scored_by_what_came_and_the_next_one_says_how_they_did() {
+    let mut bench = bench();
+    until(&mut bench, ONSET + 30.0);
+    let since = bench.now.utc.before(Duration::from_secs(5));
+    request(&mut bench, since);
+    until(&mut bench, ONSET + 110.0);
+    let announced = bench.count("failure-predicted");
+    assert!(announced > 1 && outcomes(&bench).is_empty());
+    bench.restart(Duration::from_secs(1), false);
+    until(&mut bench, ONSET + 142.0);
+    let alarm = crate::domain::alarm::Alarm {
+        id: bench.last("failure-predicted").id,
+        asset: Some(asset("P-101")),
+        tag: Some(tag("vibration")),
+        cause: crate::domain::alarm::AlarmCause::Limit {
+            which: crate::domain::alarm::LimitKind::HighHigh,
+            limit: 7.1,
+        },
+        severity: Severity::Critical,
+        value: Some(7.2),
+        message: String::new(),
+        state: crate::domain::alarm::AlarmState::Unacknowledged,
+        raised: bench.now.utc,
+        cleared: None,
+        closed_by: None,
+        acknowledged_by: None,
+        shelved_until: None,
+        correlation: bench.last("failure-predicted").id,
+    };
+    bench.emit(Body::AlarmUpdated(alarm));
+    let found = outcomes(&bench);
+    assert!(found.len() >= announced && found.iter().all(|outcome| outcome == "reached"));
+    let actual = |event: &&Event| match &event.body {
+        Body::PredictionScored { actual, .. } => actual.unwrap(),
+        other => panic!("{other:?}"),
+    };
+    let lead = actual(&bench.of_kind("prediction-scored")[0]);
+    assert!((30.0..115.0).contains(&lead), "announced {lead} s before");
+
+    repaired(&mut bench);
+    let count = u32::try_from(found.len()).unwrap();
+    let card = bench.of_record(RecordKind::Outlook);
+    let card = card.iter().find(|record| record.state == "card").unwrap();
+    assert!(card.body.to_string().contains(&format!("\"scored\":{count}")), "{}", card.body);
+}
+
+#[test]
+fn a_prediction_that_a_repair_overtakes_is_not_judged() {
+    let mut bench = bench();
+    until(&mut bench, ONSET + 30.0);
+    let since = bench.now.utc.before(Duration::from_secs(5));
+    request(&mut bench, since);
+    until(&mut bench, ONSET + 90.0);
+    repaired(&mut bench);
+    let found = outcomes(&bench);
+    assert!(!found.is_empty() && found.iter().all(|outcome| outcome == "prevented"), "{found:?}");
+}
+
 #[test]
 fn what_does_not_wear_is_abstained_from_once() {
     let mut bench = bench();
@@ -161,7 +235,9 @@ fn a_prediction_is_withdrawn_when_the_departure_ends() {
         panic!()
     };
     assert_eq!(*prediction, event);
-    assert!(bench.records.values().all(|record| !record.open));
+    let open: Vec<&Record> = bench.records.values().filter(|record| record.open).collect();
+    assert_eq!(open.len(), 1, "what is known of how predictions did stays");
+    assert_eq!(open[0].state, "card");
     let jobs = bench.count("job-started");
     until(&mut bench, ONSET + 500.0);
     assert_eq!(bench.count("job-started"), jobs);

@@ -102,6 +102,6 @@ impl Watch {
 
     pub(super) fn record(&self, asset: &AssetId, time: Timestamp, open: bool) -> Record {
         let id = format!("{WATCH}{asset}");
-        Record::new(RecordKind::Prediction, id, time, self).about(asset).in_state("watch", open)
+        Record::new(RecordKind::Outlook, id, time, self).about(asset).in_state("watch", open)
     }
 }

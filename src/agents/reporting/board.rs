@@ -181,6 +181,7 @@ impl Board {
             | Body::ActionChosen { .. }
             | Body::PredictionRequested { .. }
             | Body::PredictionAbstained { .. }
+            | Body::PredictionScored { .. }
             | Body::JobStarted { .. }
             | Body::JobFinished { .. }
             | Body::ApprovalRequested { .. }
@@ -203,6 +204,7 @@ impl Board {
             | Body::StageSwitched { .. }
             | Body::Condition { .. }
             | Body::Gap { .. }
+            | Body::ClockCorrected { .. }
             | Body::ConfigurationApplied { .. } => {}
         }
     }

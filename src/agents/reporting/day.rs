@@ -48,6 +48,11 @@ pub(super) struct Day {
     predictions_made: u64,
     predictions_abstained: u64,
     predictions_withdrawn: u64,
+    #[serde(default)]
+    predictions_scored: u64,
+    /// Of those scored, the ones whose interval held the truth.
+    #[serde(default)]
+    predictions_held: u64,
     decisions_requested: u64,
     decisions_made: u64,
     decisions_expired: u64,
@@ -130,6 +135,12 @@ impl Day {
             Body::FailurePredicted(_) => self.predictions_made += 1,
             Body::PredictionAbstained { .. } => self.predictions_abstained += 1,
             Body::PredictionWithdrawn { .. } => self.predictions_withdrawn += 1,
+            Body::PredictionScored { outcome, actual, promised, .. } => {
+                let known = outcome == "reached" || outcome == "outlived";
+                let held = actual.is_some_and(|s| (promised.p10..=promised.p90).contains(&s));
+                self.predictions_scored += u64::from(known);
+                self.predictions_held += u64::from(held);
+            }
             // Asking again is the same question.
             Body::DecisionRequested(decision) if decision.asked > 1 => return false,
             Body::DecisionRequested(_) => self.decisions_requested += 1,
@@ -159,6 +170,7 @@ impl Day {
                 self.gap_count = self.gap_count.saturating_add(*count);
             }
             Body::AnomalyEnded { .. }
+            | Body::ClockCorrected { .. }
             | Body::AlarmUpdated(_)
             | Body::AlarmShelved(_)
             | Body::AlarmUnshelved(_)
@@ -213,6 +225,8 @@ impl Day {
                 "made": self.predictions_made,
                 "abstained": self.predictions_abstained,
                 "withdrawn": self.predictions_withdrawn,
+                "scored": self.predictions_scored,
+                "held": self.predictions_held,
             },
             "decisions": {
                 "requested": self.decisions_requested,

@@ -101,6 +101,7 @@ fn prediction(mode: &str, hours: f64, health: f64) -> Body {
         skills: Vec::new(),
         repair_seconds: 3600.0,
         anomaly: None,
+        track_record: crate::domain::prognosis::TrackRecord::default(),
     })
 }
 

@@ -12,7 +12,8 @@ use tokio_util::sync::CancellationToken;
 use super::narrator::Ear;
 use super::story::Story;
 use super::{Arguments, daemon};
-use crate::cli::{Failure, stop};
+use crate::cli::Failure;
+use crate::runtime::shutdown;
 use crate::sim::broker::Broker;
 use crate::sim::{Plant, Scenario, Server};
 
@@ -27,7 +28,7 @@ const FOR_EVER: Duration = Duration::from_secs(365 * 86_400);
 
 /// Plays the demo; fails when the story was not told.
 pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
-    let stop = stop::on_signal().map_err(Failure::failed)?;
+    let stop = shutdown::token().map_err(Failure::failed)?;
     let directory = Scratch::new().map_err(|error| {
         Failure::failed(format!("making a directory for the demo's data: {error}"))
     })?;

@@ -6,7 +6,7 @@
 //! it was confirmed shows in that row; the bit stays on while the next one waits for its verdict.
 
 mod figures;
-mod table;
+pub(super) mod table;
 
 use std::collections::{BTreeSet, VecDeque};
 use std::fs::File;
@@ -108,7 +108,7 @@ fn duration(text: &str) -> Result<Duration, String> {
         .ok_or_else(|| format!("`{text}` is no usable duration"))
 }
 
-fn separator(text: &str) -> Result<u8, String> {
+pub(super) fn separator(text: &str) -> Result<u8, String> {
     match text.as_bytes() {
         [byte] => Ok(*byte),
         _ if text == "\\t" => Ok(b'\t'),
@@ -134,6 +134,12 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
         let found = layout.values.len();
         let message = format!("{found} columns are too many: at most {COLUMNS_MAX}");
         return Err(Failure::new(Code::Failed, message));
+    }
+    for column in rows.repeated() {
+        let name = args.input.display();
+        eprintln!(
+            "wheeltap: {name}: line 1: the column `{column}` is there more than once: each is judged"
+        );
     }
     let output: Box<dyn Write> = match &args.output {
         Some(path) => Box::new(create(path)?),
@@ -162,11 +168,17 @@ struct Session<'a> {
     figures: Option<Figures>,
     scored_from: u64,
     row: u64,
+    /// Time of the row before.
+    last: f64,
+    /// Rows that are earlier than the one before them, and the line of the first.
+    backwards: (u64, u64),
 }
 
 /// One row of the input.
 #[derive(Debug, Clone)]
 struct Row {
+    /// Counted from 1, the header included.
+    line: u64,
     written: String,
     seconds: f64,
     values: Vec<f64>,
@@ -185,6 +197,8 @@ impl<'a> Session<'a> {
             figures: args.label.as_ref().map(|_| Figures::default()),
             scored_from: u64::from(args.train_rows.unwrap_or(0)),
             row: 0,
+            last: f64::NEG_INFINITY,
+            backwards: (0, 0),
         }
     }
 
@@ -239,6 +253,13 @@ impl<'a> Session<'a> {
         let stages = self.stages.as_mut().expect("made before the first row is judged");
         let judged = stages.judge(&row)?;
         self.row += 1;
+        if row.seconds < self.last {
+            if self.backwards.0 == 0 {
+                self.backwards.1 = row.line;
+            }
+            self.backwards.0 += 1;
+        }
+        self.last = row.seconds;
         writeln!(self.output, "{},{},{}", row.written, judged.score, u8::from(judged.anomalous))
             .map_err(writing)?;
         if let Some(explain) = &mut self.explain {
@@ -275,10 +296,33 @@ impl<'a> Session<'a> {
         if let Some(explain) = &mut self.explain {
             explain.flush().map_err(writing)?;
         }
+        for warning in self.warnings() {
+            eprintln!("wheeltap: {}: {warning}", self.args.input.display());
+        }
         if let Some(figures) = &self.figures {
             eprint!("{}", figures.table());
         }
         Ok(())
+    }
+}
+
+impl Session<'_> {
+    /// What the result does not show by itself.
+    fn warnings(&self) -> Vec<String> {
+        let mut warnings = Vec::new();
+        if self.row <= self.scored_from {
+            warnings.push(format!(
+                "all {} rows were learnt from (--train-rows {}): none was judged",
+                self.row, self.scored_from
+            ));
+        }
+        if let (count @ 1.., line) = self.backwards {
+            warnings.push(format!(
+                "time runs backwards in {count} rows, first at line {line}: they are judged in the \
+                 order they stand, as if no time had passed"
+            ));
+        }
+        warnings
     }
 }
 
@@ -311,6 +355,8 @@ struct Stages {
     asset: AssetId,
     source: SourceId,
     start: Option<f64>,
+    /// Never runs backwards, whatever the recording's times do.
+    mono: Duration,
     raws: Vec<RawReading>,
     readings: Vec<Reading>,
 }
@@ -363,6 +409,7 @@ impl Stages {
             asset,
             source,
             start: None,
+            mono: Duration::ZERO,
             raws: Vec::new(),
             readings: Vec::new(),
         }
@@ -372,7 +419,9 @@ impl Stages {
         let start = *self.start.get_or_insert(row.seconds);
         #[expect(clippy::cast_possible_truncation, reason = "saturates at the ends of the range")]
         let utc = Timestamp::from_micros((row.seconds * 1e6).round() as i64);
-        let mono = Duration::try_from_secs_f64(row.seconds - start).unwrap_or_default();
+        let mono =
+            Duration::try_from_secs_f64(row.seconds - start).unwrap_or_default().max(self.mono);
+        self.mono = mono;
         let now = Now { mono, utc, trusted: true };
         self.raws.clear();
         self.raws.extend(row.values.iter().zip(0..).map(|(value, column)| RawReading {

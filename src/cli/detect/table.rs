@@ -47,6 +47,14 @@ pub(super) enum TableError {
         /// The header.
         present: String,
     },
+    /// A column that is asked for is there more than once.
+    #[error("{name}: line 1: the column `{column}` is there more than once")]
+    Twice {
+        /// The file.
+        name: String,
+        /// The column.
+        column: String,
+    },
     /// No column is left to judge.
     #[error("{name}: line 1: no column is left to judge")]
     NoValues {
@@ -87,6 +95,16 @@ impl<R: BufRead> Rows<R> {
         TableError::Empty { name: self.name.clone(), line: 2 }
     }
 
+    /// Names that the header has more than once.
+    pub(super) fn repeated(&self) -> Vec<&str> {
+        let mut names: Vec<&str> = self.header.iter().map(String::as_str).collect();
+        names.sort_unstable();
+        let mut repeated: Vec<&str> =
+            names.windows(2).filter(|pair| pair[0] == pair[1]).map(|pair| pair[0]).collect();
+        repeated.dedup();
+        repeated
+    }
+
     /// Finds the columns.
     pub(super) fn layout(
         &self,
@@ -95,11 +113,20 @@ impl<R: BufRead> Rows<R> {
         ignore: &[String],
     ) -> Result<Layout, TableError> {
         let find = |column: &str| {
-            self.header.iter().position(|name| name == column).ok_or_else(|| TableError::NoColumn {
-                name: self.name.clone(),
-                column: column.to_owned(),
-                present: self.header.join(", "),
-            })
+            let mut places = (0..self.header.len()).filter(|at| self.header[*at] == column);
+            let name = || self.name.clone();
+            match (places.next(), places.next()) {
+                (Some(place), None) => Ok(place),
+                // Which of the two is meant, nobody can tell.
+                (Some(_), Some(_)) => {
+                    Err(TableError::Twice { name: name(), column: column.to_owned() })
+                }
+                (None, _) => Err(TableError::NoColumn {
+                    name: name(),
+                    column: column.to_owned(),
+                    present: self.header.join(", "),
+                }),
+            }
         };
         let time = time.map(find).transpose()?;
         let label = label.map(find).transpose()?;
@@ -160,7 +187,7 @@ impl<R: BufRead> Rows<R> {
             }
         };
         self.count += 1;
-        Ok(Some(Row { written: quoted(written), seconds, values, label }))
+        Ok(Some(Row { line, written: quoted(written), seconds, values, label }))
     }
 
     fn wrong(&self, line: u64, what: &str) -> TableError {
@@ -169,7 +196,7 @@ impl<R: BufRead> Rows<R> {
 }
 
 /// A cell as CSV wants it; times hold no separator as a rule.
-fn quoted(text: String) -> String {
+pub(in crate::cli) fn quoted(text: String) -> String {
     if text.contains([',', '"', '\n', '\r']) {
         format!("\"{}\"", text.replace('"', "\"\""))
     } else {
@@ -178,7 +205,7 @@ fn quoted(text: String) -> String {
 }
 
 /// A number; NaN for a missing one.
-fn number(text: &str) -> Option<f64> {
+pub(in crate::cli) fn number(text: &str) -> Option<f64> {
     if text.is_empty() || text.eq_ignore_ascii_case("nan") || text.eq_ignore_ascii_case("null") {
         return Some(f64::NAN);
     }

@@ -1,16 +1,28 @@
 //! Where readings come from: `[[modbus]]`, `[[mqtt]]`, and what their tags share.
 
+mod computed;
 mod modbus;
+mod modbus_link;
 mod mqtt;
+mod point;
+mod polling;
+mod quality;
+mod replay;
 
+pub use computed::ComputedTag;
+pub(super) use computed::computed;
 pub(super) use modbus::modbus;
+pub(super) use modbus_link::url as modbus_url;
 pub(super) use mqtt::mqtt;
+pub use polling::{Optimization, Polling};
+pub(super) use replay::replay;
+pub use replay::{ReplaySource, ReplayTag};
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use crate::domain::ids::{SourceId, TagPath};
-use crate::domain::tag::{Handling, Limits};
+use crate::domain::tag::Limits;
 
 use super::parse::Declared;
 use super::tree::Section;
@@ -45,13 +57,37 @@ fn shared(
     declared: &mut Declared,
     taken: &mut Taken,
 ) -> Option<TagConfig> {
+    let origin = source.text("name").map_or("?", |name| name.value);
+    shared_of(tag, &format!("source `{origin}`"), discrete, declared, taken)
+}
+
+/// The same; `origin` names where the tag is declared.
+fn shared_of(
+    tag: &Section<'_>,
+    origin: &str,
+    discrete: bool,
+    declared: &mut Declared,
+    taken: &mut Taken,
+) -> Option<TagConfig> {
+    let discrete = discrete || tag.has("values");
+    shared_with(tag, origin, discrete, tag.numbers("invalid"), declared, taken)
+}
+
+/// The same of a tag whose `invalid` is read by its type.
+fn shared_with(
+    tag: &Section<'_>,
+    origin: &str,
+    discrete: bool,
+    invalid: Vec<f64>,
+    declared: &mut Declared,
+    taken: &mut Taken,
+) -> Option<TagConfig> {
     let id = tag.need("id", values::tag_id);
     let asset = tag.need("asset", |text| declared.asset(text));
     let path = asset.zip(id).map(|(asset, tag)| TagPath { asset, tag });
     if let Some(path) = &path {
-        let source = source.text("name").map_or("?", |name| name.value).to_owned();
-        if let Some(other) = taken.tags.insert(path.clone(), source) {
-            tag.wrong("id", format!("tag `{path}` is declared twice, first in source `{other}`"));
+        if let Some(other) = taken.tags.insert(path.clone(), origin.to_owned()) {
+            tag.wrong("id", format!("tag `{path}` is declared twice, first in {other}"));
         }
         declared.tags.insert(path.clone());
     }
@@ -64,14 +100,15 @@ fn shared(
     }
     let offset = tag.number("offset").unwrap_or(0.0);
     let range = range(tag);
-    let invalid = tag.numbers("invalid");
     let limits = tag.table("limits").map_or_else(Limits::default, |table| limits(&table, range));
     let discrete = tag.flag("discrete").unwrap_or(discrete);
-    for key in ["values", "profile"] {
-        tag.later(key);
-    }
+    let mut handling = point::handling(tag);
+    let given = [limits.low_low, limits.low, limits.high, limits.high_high];
+    let given: Vec<f64> = given.into_iter().flatten().collect();
+    let said = quality::Said { quantity, scale, offset, range };
+    let quality::Said { quantity, scale, offset, range } =
+        quality::read(tag, &unit, said, discrete, &given, &mut handling);
     let path = path?;
-    let handling = Handling::default();
     Some(TagConfig {
         path,
         unit,

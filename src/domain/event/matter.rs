@@ -102,3 +102,19 @@ pub enum JobSpec {
         to: Timestamp,
     },
 }
+
+/// What was said under a clock that was not believed: either numbers of a topic class, or times of
+/// readings as they were told.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ClockRange {
+    /// The topic class, or `readings`.
+    pub class: String,
+    /// First and last sequence number of the class.
+    #[serde(default)]
+    pub sequences: Option<(u64, u64)>,
+    /// First and last time of the readings, as that clock said.
+    #[serde(default)]
+    pub times: Option<(Timestamp, Timestamp)>,
+    /// What is to be added to the times, in seconds.
+    pub offset: f64,
+}

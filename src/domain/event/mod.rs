@@ -21,7 +21,7 @@ use crate::domain::severity::Severity;
 use crate::domain::time::Timestamp;
 use crate::domain::work_order::{Completion, OrderRequest, WorkOrder};
 
-pub use matter::{Action, AssetState, JobSpec, Message, Phase};
+pub use matter::{Action, AssetState, ClockRange, JobSpec, Message, Phase};
 
 /// One thing that happened.
 #[derive(Debug, Clone, PartialEq)]
@@ -180,6 +180,21 @@ pub enum Body {
         prediction: EventId,
         /// Why.
         reason: String,
+    },
+    /// The truth about an earlier prediction is known, or will never be.
+    PredictionScored {
+        /// The asset.
+        asset: AssetId,
+        /// The event that made it.
+        prediction: EventId,
+        /// The failure mode.
+        failure_mode: String,
+        /// `reached`, `outlived`, `prevented` or `withdrawn`.
+        outcome: String,
+        /// Seconds from the prediction's as-of time until the limit was reached, if it was.
+        actual: Option<f64>,
+        /// What was promised, in the same seconds.
+        promised: crate::domain::prognosis::Quantiles,
     },
     /// A long computation was begun.
     JobStarted {
@@ -353,6 +368,16 @@ pub enum Body {
         /// Why.
         reason: String,
     },
+    /// The clock was set: what was said before under a clock that was not believed is put right.
+    ClockCorrected {
+        /// Identity of the boot.
+        boot: String,
+        /// What is to be added to times of this boot that were marked as not to be believed, in
+        /// seconds.
+        offset: f64,
+        /// What was said under that clock.
+        ranges: Vec<ClockRange>,
+    },
     /// A new configuration is in force.
     ConfigurationApplied {
         /// Hash of it.
@@ -391,13 +416,14 @@ impl Body {
             Self::ModelTrained { .. } => Some(Class::Model),
             Self::EventSetAside { .. } => Some(Class::DeadLetter),
             Self::AssetStateChanged(_) => Some(Class::Asset),
-            Self::Gap { .. } => Some(Class::Gateway),
+            Self::Gap { .. } | Self::ClockCorrected { .. } => Some(Class::Gateway),
             Self::AnomalyEnded { .. }
             | Self::PhaseChanged { .. }
             | Self::ActionChosen { .. }
             | Self::PredictionRequested { .. }
             | Self::PredictionAbstained { .. }
             | Self::PredictionWithdrawn { .. }
+            | Self::PredictionScored { .. }
             | Self::JobStarted { .. }
             | Self::JobFinished { .. }
             | Self::ApprovalRequested { .. }
@@ -452,6 +478,7 @@ impl Body {
             | Self::PredictionRequested { asset, .. }
             | Self::PredictionAbstained { asset, .. }
             | Self::PredictionWithdrawn { asset, .. }
+            | Self::PredictionScored { asset, .. }
             | Self::WorkLogged { asset, .. }
             | Self::BaselineReset { asset, .. }
             | Self::ModelTrained { asset, .. }
@@ -465,6 +492,7 @@ impl Body {
             | Self::StageSwitched { .. }
             | Self::Condition { .. }
             | Self::Gap { .. }
+            | Self::ClockCorrected { .. }
             | Self::ConfigurationApplied { .. } => None,
         }
     }
@@ -488,6 +516,7 @@ impl Body {
             Self::FailurePredicted(_) => "failure-predicted",
             Self::PredictionAbstained { .. } => "prediction-abstained",
             Self::PredictionWithdrawn { .. } => "prediction-withdrawn",
+            Self::PredictionScored { .. } => "prediction-scored",
             Self::JobStarted { .. } => "job-started",
             Self::JobFinished { .. } => "job-finished",
             Self::ApprovalRequested { .. } => "approval-requested",
@@ -517,6 +546,7 @@ impl Body {
             Self::StageSwitched { .. } => "stage-switched",
             Self::Condition { .. } => "condition",
             Self::Gap { .. } => "gap",
+            Self::ClockCorrected { .. } => "clock-corrected",
             Self::ConfigurationApplied { .. } => "configuration-applied",
         }
     }

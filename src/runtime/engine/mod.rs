@@ -15,6 +15,7 @@
 //! The engine does no I/O but the commit and reads no clock, so the simulation drives the very same
 //! code. It leaves to the runtime: threads, sockets, delivering messages, running jobs.
 
+mod era;
 mod history;
 mod pending;
 mod slot;
@@ -58,6 +59,9 @@ const DEADLINE_REST: Duration = Duration::from_millis(100);
 
 /// Makes a stage.
 pub type Make<S> = fn(&Setting) -> Box<S>;
+
+/// Stands for the arrival number of a reading that is not stored.
+const UNSTORED: Arrival = Arrival(u64::MAX);
 
 /// How the stages are made; a failed one is made anew.
 pub struct Factories {
@@ -128,6 +132,10 @@ pub struct Engine {
     commits: u64,
     committed_events: u64,
     refilling: bool,
+    /// What is to be added to arrival times that were taken before the clock was set, and until
+    /// when such may come.
+    step: Option<(i64, Duration)>,
+    started: Now,
 }
 
 impl Engine {
@@ -200,6 +208,8 @@ impl Engine {
             commits: 0,
             committed_events: 0,
             refilling: false,
+            step: None,
+            started: now,
         })
     }
 
@@ -274,6 +284,12 @@ impl Engine {
                 }
                 self.lanes.insert(position.lane, position.clone());
                 self.pending.lane(position);
+            }
+            Input::Note(note) => {
+                let body = note.body.as_ref().unwrap_or(&Value::Null);
+                let record = Record::new(RecordKind::SourceNote, note.id, now.utc, body);
+                let state = if note.body.is_some() { "known" } else { "gone" };
+                self.keep(record.in_state(state, note.body.is_some()));
             }
             Input::Configure { config, reply } => self.configure(now, &config, reply),
             Input::Stop { done } => {
@@ -354,6 +370,7 @@ impl Engine {
     /// When the store does not commit: everything goes on waiting, and alarms can be had from
     /// [`Self::take_urgent`].
     pub fn commit(&mut self, now: Now) -> Result<Released, StoreError> {
+        self.pending.utc = Some(now.utc);
         let commit = self.pending.transaction(self.seen);
         let rows = match self.store.commit(&commit) {
             Ok(rows) => rows,
@@ -394,6 +411,12 @@ impl Engine {
     #[must_use]
     pub fn lane(&self, lane: crate::port::Lane) -> LanePosition {
         self.lanes[&lane].clone()
+    }
+
+    /// The clocks it was started with: those of the era both files were opened in.
+    #[must_use]
+    pub const fn started(&self) -> Now {
+        self.started
     }
 
     /// The last row of the journal.
@@ -449,7 +472,8 @@ impl Engine {
         self.store.mark_clean_stop()
     }
 
-    fn take_raw(&mut self, now: Now, batch: RawBatch) {
+    fn take_raw(&mut self, now: Now, mut batch: RawBatch) {
+        self.redate(now, &mut batch);
         let mut judged = std::mem::take(&mut self.judged);
         judged.clear();
         if self.slots[0].judge(now, &batch, &mut judged).is_err() {
@@ -457,17 +481,39 @@ impl Engine {
             self.judged = judged;
             return;
         }
-        for reading in &mut judged {
-            reading.arrival = Arrival(self.next_arrival);
-            self.next_arrival += 1;
+        let mut own = Vec::new();
+        let mut left_out = 0;
+        let marks = self.slots[0].marks();
+        for (at, reading) in judged.iter_mut().enumerate() {
+            let mark = marks.get(at).copied().unwrap_or_default();
+            if mark.stored {
+                reading.arrival = Arrival(self.next_arrival);
+                self.next_arrival += 1;
+                self.seen = reading.arrival;
+                if mark.own_time && !now.trusted {
+                    own.push((reading.arrival.0, reading.tag));
+                }
+            } else {
+                // It has no number of its own: the ring never hears of it.
+                reading.arrival = UNSTORED;
+                left_out += 1;
+            }
         }
-        if let Some(last) = judged.last() {
-            self.seen = last.arrival;
-        }
+        let mut bursts = self.slots[0].take_bursts();
+        bursts.retain_mut(|burst| {
+            let of = |reading: &&Reading| reading.tag == burst.tag && reading.time == burst.time;
+            let Some(reading) = judged.iter().find(of) else { return false };
+            (burst.arrival, burst.quality) = (reading.arrival, reading.quality);
+            true
+        });
         self.feed(now, &judged, batch.historical);
+        if left_out > 0 {
+            judged.retain(|reading| reading.arrival != UNSTORED);
+        }
         let acks: Vec<Ack> = batch.ack.into_iter().collect();
         if !judged.is_empty() || !acks.is_empty() {
-            self.outgoing.push_back(RingBatch { readings: judged, acks });
+            let batch = RingBatch { readings: judged, bursts, acks, own, era: None };
+            self.outgoing.push_back(batch);
         }
     }
 

@@ -11,6 +11,7 @@ use crate::domain::command::CommandResult;
 use crate::domain::event::{Body, Class, Event};
 use crate::domain::ids::Arrival;
 use crate::domain::record::{Record, RecordKind};
+use crate::domain::time::Timestamp;
 use crate::port::{Committed, Lane, LanePosition};
 use crate::store::state::Commit;
 
@@ -32,6 +33,10 @@ pub(super) struct Pending {
     /// Events of the front that were handed out from memory already.
     released_early: usize,
     fallen: u64,
+    /// The moment, for the next commit.
+    pub(super) utc: Option<Timestamp>,
+    /// Eras whose correction is among the events.
+    pub(super) corrected: Vec<i64>,
     /// The last commit's arrival number.
     pub(super) seen: Option<Arrival>,
     /// Whether the store takes commits.
@@ -51,6 +56,8 @@ impl Pending {
             sequences,
             released_early: 0,
             fallen: 0,
+            utc: None,
+            corrected: Vec::new(),
             seen: None,
             durable: true,
         }
@@ -125,6 +132,8 @@ impl Pending {
             events,
             records: std::mem::take(&mut self.records).into_values().collect(),
             seen: Some(seen),
+            utc: self.utc,
+            corrected: std::mem::take(&mut self.corrected),
             lanes: std::mem::take(&mut self.lanes).into_values().collect(),
             snapshots: std::mem::take(&mut self.snapshots).into_iter().collect(),
             sequences_reserved: Vec::new(),
@@ -136,6 +145,7 @@ impl Pending {
         let newer = std::mem::take(&mut self.events);
         self.events = commit.events.into_iter().map(|(event, _)| event).collect();
         self.events.extend(newer);
+        self.corrected.extend(commit.corrected);
         for record in commit.records {
             self.records.entry((record.kind, record.id.clone())).or_insert(record);
         }

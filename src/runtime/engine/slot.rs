@@ -5,9 +5,9 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
 use super::Factories;
-use crate::agents::{Acquire, Outbox, Saved, Setting, Stage, StageError, StageName};
+use crate::agents::{Acquire, Mark, Outbox, Saved, Setting, Stage, StageError, StageName};
 use crate::domain::ids::Arrival;
-use crate::domain::reading::{RawBatch, Reading};
+use crate::domain::reading::{Burst, RawBatch, Reading};
 use crate::domain::record::Record;
 use crate::domain::time::Now;
 
@@ -154,6 +154,22 @@ impl Slot {
             self.last_error = Some(error.what.clone());
         }
         result
+    }
+
+    /// What is to be known of the readings judged last.
+    pub(super) fn marks(&self) -> &[Mark] {
+        match &self.machine {
+            Machine::Acquisition(stage) => stage.marks(),
+            Machine::Other(_) => &[],
+        }
+    }
+
+    /// The bursts of the batch judged last.
+    pub(super) fn take_bursts(&mut self) -> Vec<Burst> {
+        match &mut self.machine {
+            Machine::Acquisition(stage) => stage.take_bursts(),
+            Machine::Other(_) => Vec::new(),
+        }
     }
 
     /// When the stage wants to be woken.

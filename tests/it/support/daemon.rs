@@ -30,6 +30,8 @@ pub(crate) struct Home {
     port: u16,
     /// What the daemon's own view of the file system is prepared with: flags of `unshare`, command.
     mount: Option<(&'static str, String)>,
+    /// What else its daemons find in their environment.
+    environment: Vec<(String, String)>,
 }
 
 impl Home {
@@ -44,6 +46,7 @@ impl Home {
             rest: rest.into(),
             port: free_port(),
             mount: None,
+            environment: Vec::new(),
         };
         home.write();
         home
@@ -68,6 +71,12 @@ impl Home {
         let flags = ["-m", "-Urm"].into_iter().find(possible)?;
         self.mount = Some((flags, mount.to_owned()));
         Some(self)
+    }
+
+    /// The same, its daemons with more in their environment.
+    pub(crate) fn with_environment(mut self, environment: Vec<(String, String)>) -> Self {
+        self.environment = environment;
+        self
     }
 
     /// Other room for the data.
@@ -166,6 +175,7 @@ impl Home {
             .args(["run", "--log-format", "text", "--config"])
             .arg(self.config())
             .env("NOTIFY_SOCKET", &socket)
+            .envs(self.environment.iter().map(|(name, value)| (name, value)))
             .stdout(Stdio::null())
             .stderr(log)
             .spawn()

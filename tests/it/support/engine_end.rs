@@ -30,8 +30,13 @@ pub(crate) struct EngineEnd {
 impl EngineEnd {
     /// Starts all sources of a setting.
     pub(crate) fn start(setting: &Setting) -> Self {
+        Self::start_with(setting, &sources::notes::Notes::default())
+    }
+
+    /// The same with what an earlier run has found out about the devices.
+    pub(crate) fn start_with(setting: &Setting, notes: &sources::notes::Notes) -> Self {
         let (engine, inputs) = EngineHandle::channel();
-        let tasks = sources::tasks(setting, &engine, &Clock::system(), 1);
+        let tasks = sources::tasks_with(setting, &engine, &Clock::system(), 1, notes);
         let plant = std::sync::Arc::clone(&setting.plant);
         let cancel = CancellationToken::new();
         let mut end = Self { inputs, plant, tasks, cancel, running: Vec::new() };

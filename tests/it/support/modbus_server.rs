@@ -56,7 +56,7 @@ impl Reply {
 
     /// Every register holds its own address.
     pub(crate) fn addresses(ask: &Ask) -> Self {
-        Self::Words((0..ask.count).map(|offset| ask.address + offset).collect())
+        Self::Words((0..ask.count).map(|offset| ask.address.wrapping_add(offset)).collect())
     }
 
     /// The whole frame, as far as this is one.

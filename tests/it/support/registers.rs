@@ -32,6 +32,11 @@ impl Registers {
         Self { address, words }
     }
 
+    /// Puts words from `address` on.
+    pub(crate) fn put(&self, address: u16, words: impl IntoIterator<Item = u16>) {
+        self.words.lock().unwrap().extend((address..).zip(words));
+    }
+
     /// Puts a 32-bit float, high word first.
     pub(crate) fn set(&self, address: u16, value: f32) {
         let bits = value.to_bits();
@@ -48,7 +53,10 @@ fn serve(mut stream: TcpStream, words: &Words) {
         let first = u16::from_be_bytes([request[8], request[9]]);
         let count = u16::from_be_bytes([request[10], request[11]]);
         let mut pdu = vec![request[7], u8::try_from(count * 2).unwrap_or(u8::MAX)];
-        {
+        if count > 125 {
+            // As devices do: a longer answer does not fit into a frame.
+            pdu = vec![request[7] | 0x80, 3];
+        } else {
             let words = words.lock().unwrap();
             for address in first..first + count {
                 pdu.extend(words.get(&address).copied().unwrap_or(0).to_be_bytes());

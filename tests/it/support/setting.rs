@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use wheeltap::agents::Setting;
 use wheeltap::config::{
-    Approval, Broker, ByteOrder, Config, Detection, Gateway, Http, ModbusSource, ModbusTag,
-    MqttSource, MqttTag, Payload, Point, PointType, Store, Table, TagConfig,
+    Approval, Broker, ByteOrder, Config, Detection, Gateway, Host, Http, LineOptions, Link,
+    ModbusSource, ModbusTag, MqttSource, MqttTag, Payload, Point, PointType, Store, Table,
+    TagConfig,
 };
 use wheeltap::domain::decision::Choice;
 use wheeltap::domain::ids::{AssetId, SourceId, TagId, TagKey, TagPath};
@@ -17,11 +18,14 @@ use wheeltap::domain::tag::Limits;
 /// A configuration with these sources. Tags get their keys in the order of the sources.
 pub(crate) fn setting(modbus: Vec<ModbusSource>, mqtt: Vec<MqttSource>) -> Setting {
     let config = Config {
+        computed: Vec::new(),
+        replay: Vec::new(),
         gateway: Gateway {
             site: "test".to_owned(),
             id: "gw".to_owned(),
             data_dir: "unused".into(),
             time_zone: jiff::tz::TimeZone::UTC,
+            clock: Default::default(),
         },
         store: Store {
             max_disk: 1 << 29,
@@ -76,12 +80,13 @@ pub(crate) fn tag(name: &str) -> TagConfig {
 pub(crate) fn modbus(name: &str, server: SocketAddr, tags: Vec<ModbusTag>) -> ModbusSource {
     ModbusSource {
         name: SourceId::new(name).unwrap(),
-        host: server.ip().to_string(),
-        port: server.port(),
+        link: Link::Tcp(Host { name: server.ip().to_string(), port: server.port() }),
+        line: LineOptions::default(),
         poll: POLL,
         timeout: Duration::from_millis(100),
         breaker_max: Duration::from_millis(100),
         max_registers: 125,
+        polling: wheeltap::config::Polling::default(),
         tags,
     }
 }

@@ -20,7 +20,8 @@ impl AssetWatch {
             return;
         }
         self.cloud.keep(time, &self.row);
-        self.learnt += step.min(GAP_STEPS * self.usual_interval());
+        let interval = self.usual_interval();
+        self.learnt += step.min(GAP_STEPS * interval);
         let complete = match self.learn {
             Learn::Seconds(seconds) => self.learnt >= seconds,
             Learn::Rows(rows) => self.cloud.rows() >= f64::from(rows),

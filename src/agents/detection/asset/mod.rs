@@ -63,6 +63,13 @@ pub enum Learn {
     Rows(u32),
 }
 
+/// A good live value that lies this far before the last one, in seconds, comes from a clock that was
+/// set back: later than this, values are stale and not good.
+const SET_BACK: f64 = 3600.0;
+/// A clock that was set back leaves the newest value this long ago, in seconds, so that the next one
+/// is newer.
+pub(super) const EARLIER: f64 = 0.001;
+
 /// How an asset looks after its newest row.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct Assessment {
@@ -94,6 +101,8 @@ pub(super) struct AssetWatch {
     expected: usize,
     row_time: f64,
     last_row: f64,
+    /// Scratch of `usual_interval`.
+    intervals: Vec<f64>,
     began: f64,
     fastest: f64,
     fitted_rows: f64,
@@ -129,6 +138,7 @@ impl AssetWatch {
             expected: count,
             row_time: f64::NEG_INFINITY,
             last_row: f64::NEG_INFINITY,
+            intervals: Vec::new(),
             began: f64::NAN,
             fastest: 0.0,
             fitted_rows: 0.0,
@@ -171,6 +181,10 @@ impl AssetWatch {
         time: f64,
         ctx: &mut Context<'_, '_>,
     ) {
+        let behind = self.channels[index].time - time;
+        if behind >= SET_BACK && value.is_some() && !ctx.quiet {
+            self.set_back(behind);
+        }
         if time <= self.channels[index].time {
             return;
         }
@@ -191,6 +205,23 @@ impl AssetWatch {
         if self.fresh >= self.expected {
             self.close_row(ctx);
         }
+    }
+
+    /// The gateway's clock was set back: what was noted of the asset's times moves with it, or
+    /// nothing would be newer until the clock came round again.
+    fn set_back(&mut self, by: f64) {
+        for channel in &mut self.channels {
+            channel.set_back(by);
+        }
+        self.cloud.set_back(by);
+        self.track.set_back(by);
+        let earlier = by + EARLIER;
+        for time in [&mut self.row_time, &mut self.last_row, &mut self.began, &mut self.rest_until]
+        {
+            *time -= earlier;
+        }
+        self.latest.time -= earlier;
+        self.onset = self.onset.map(|onset| onset - earlier);
     }
 
     /// Closes the present row, if there is one, and judges or learns from it.
@@ -226,11 +257,12 @@ impl AssetWatch {
 
     /// How often most of the tags come, in seconds: the lower median of their intervals. One tag
     /// whose messages came in a burst says nothing about the others.
-    fn usual_interval(&self) -> f64 {
+    fn usual_interval(&mut self) -> f64 {
         let known = self.channels.iter().map(|channel| channel.interval);
-        let mut known: Vec<f64> = known.filter(|interval| *interval > 0.0).collect();
-        known.sort_by(f64::total_cmp);
-        known.get(known.len().saturating_sub(1) / 2).copied().unwrap_or(f64::INFINITY)
+        self.intervals.clear();
+        self.intervals.extend(known.filter(|interval| *interval > 0.0));
+        let Some(last) = self.intervals.len().checked_sub(1) else { return f64::INFINITY };
+        *self.intervals.select_nth_unstable_by(last / 2, f64::total_cmp).1
     }
 
     fn begin_row(&mut self) {

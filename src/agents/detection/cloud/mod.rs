@@ -204,6 +204,14 @@ impl Cloud {
         self.kept.taken
     }
 
+    /// The clock was set back by so many seconds.
+    pub(super) fn set_back(&mut self, by: f64) {
+        self.last = self.last.map(|last| last - by);
+        for time in &mut self.kept.times {
+            *time -= by;
+        }
+    }
+
     /// Smooths one row (NaN: no value) at a time in seconds. Returns the step since the last one.
     pub(super) fn advance(&mut self, time: f64, row: &[f64]) -> f64 {
         let step = self.last.map_or(0.0, |last| time - last);
