@@ -129,7 +129,7 @@ fn take_in(
 ) -> Vec<RawReading> {
     let mut readings = Vec::new();
     inbox.bytes.extend_from_slice(part);
-    while let Some(packet) = inbox.next().expect("it is MQTT") {
+    while let Some(packet) = inbox.next_packet().expect("it is MQTT") {
         if let Packet::Message(said) = packet {
             routes.hear(&said, at(*message), heard);
             readings.append(&mut heard.readings);
