@@ -166,10 +166,7 @@ fn who(event: &Event) -> String {
 /// Whether a failure limit is crossed by this event.
 fn crosses(event: &Event) -> bool {
     let (Body::AlarmRaised(alarm) | Body::AlarmUpdated(alarm)) = &event.body else { return false };
-    matches!(
-        alarm.cause,
-        AlarmCause::Limit { which: LimitKind::HighHigh | LimitKind::LowLow, .. }
-    )
+    matches!(alarm.cause, AlarmCause::Limit { which: LimitKind::HighHigh | LimitKind::LowLow, .. })
 }
 
 /// Whether and since when a prediction has stood without a break.

@@ -221,7 +221,14 @@ fn brief(event: &Event) -> String {
             let rul = p.rul;
             format!(
                 "predicted {} {} {}: {:.0} {:.0} {:.0} s, health {:.2}, {}",
-                p.asset, p.failure_mode, p.tag, rul.p10, rul.p50, rul.p90, p.health.get(), p.method
+                p.asset,
+                p.failure_mode,
+                p.tag,
+                rul.p10,
+                rul.p50,
+                rul.p90,
+                p.health.get(),
+                p.method
             )
         }
         Body::PredictionScored { asset, failure_mode, outcome, actual, promised, .. } => {
