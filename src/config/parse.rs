@@ -106,19 +106,7 @@ pub fn load(path: &Path) -> Result<Config, ConfigErrors> {
             Some((name.into_string().ok()?, value.to_string_lossy().into_owned()))
         })
         .collect();
-    // Ten thousand tags take 60 MB for a moment. On a thread of its own that memory is the arena of
-    // a thread that has ended, which the C library gives to the next one that begins; on this one
-    // it would lie about for good.
-    std::thread::scope(|scope| {
-        let reader = std::thread::Builder::new().name("config".to_owned());
-        match reader.spawn_scoped(scope, || parse(&text, path, &env)) {
-            Ok(reading) => match reading.join() {
-                Ok(config) => config,
-                Err(panic) => std::panic::resume_unwind(panic),
-            },
-            Err(_) => parse(&text, path, &env),
-        }
-    })
+    parse(&text, path, &env)
 }
 
 /// Reads and checks a configuration given as text. `origin` is the file it comes from: mistakes
