@@ -70,21 +70,19 @@ impl Gathered {
             }
         }
     }
-}
 
-/// What an answer brought of the points of a read.
-#[must_use]
-pub fn gather(
-    class: &PollClass,
-    read: &PlannedRead,
-    answer: &Answer,
-    arrived: Timestamp,
-) -> Gathered {
-    let mut gathered = Gathered::default();
-    gathered.readings.reserve(read.block.points.len());
-    for &place in read.block.points.iter() {
-        let point = &class.points[place];
-        gathered.point(point.key, &point.point, read.block.address, answer, arrived);
+    /// Takes in what an answer brought of the points of a read.
+    pub fn read(
+        &mut self,
+        class: &PollClass,
+        read: &PlannedRead,
+        answer: &Answer,
+        arrived: Timestamp,
+    ) {
+        self.readings.reserve(read.block.points.len());
+        for &place in read.block.points.iter() {
+            let point = &class.points[place];
+            self.point(point.key, &point.point, read.block.address, answer, arrived);
+        }
     }
-    gathered
 }

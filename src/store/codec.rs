@@ -41,6 +41,10 @@ const EFFORT: usize = 2;
 /// Set in the byte of a quality on disk when the reading's time is the device's own: it is not moved
 /// when the gateway's clock is put right. Reasons take the five bits below.
 const OWN_TIME: u8 = 0x20;
+/// Columns shorter than this grow by [`GROWTH`], longer ones double.
+const SLOW_GROWTH_BELOW: usize = 256;
+/// See [`SLOW_GROWTH_BELOW`].
+const GROWTH: usize = 32;
 
 /// Where opened readings go.
 pub(super) trait Take {
@@ -107,6 +111,14 @@ impl Columns {
     }
 
     pub(super) fn push(&mut self, reading: &Reading) {
+        let held = self.arrivals.len();
+        if held == self.arrivals.capacity() && held < SLOW_GROWTH_BELOW {
+            // Ten thousand tags that all hold twice what they need would be half of our memory.
+            self.arrivals.reserve_exact(GROWTH);
+            self.times.reserve_exact(GROWTH);
+            self.values.reserve_exact(GROWTH);
+            self.quality.reserve_exact(GROWTH);
+        }
         self.arrivals.push(reading.arrival.0);
         self.times.push(reading.time.micros());
         self.values.push(reading.value);
@@ -134,6 +146,10 @@ impl Columns {
 
     /// Forgets the first `count`.
     pub(super) fn drop_front(&mut self, count: usize) {
+        if count == self.len() {
+            *self = Self::default();
+            return;
+        }
         self.arrivals.drain(..count);
         self.times.drain(..count);
         self.values.drain(..count);

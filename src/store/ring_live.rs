@@ -16,6 +16,8 @@ use crate::domain::reading::Reading;
 
 /// Readings that make a segment.
 pub(super) const SEGMENT_READINGS: usize = 256;
+/// With more readings than this in memory, segments are made of half as many: 25 bytes each.
+const LIVE_READINGS_MAX: usize = 1 << 19;
 /// A tag's oldest reading outside a segment lies at most so many arrivals back. Bounds how many
 /// segments overlap a range of arrivals.
 pub(super) const SPAN_MAX: u64 = 1 << 21;
@@ -205,10 +207,12 @@ impl Live {
     /// Which tags are due for segments, when the newest arrival is `last`: tag, and how many of its
     /// readings. With `all`, every reading of every tag.
     pub(super) fn due(&self, last: u64, all: bool) -> Vec<(TagKey, usize)> {
+        let held: usize = self.iter().map(|(_, tag)| tag.columns.len()).sum();
+        let whole = if held > LIVE_READINGS_MAX { SEGMENT_READINGS / 2 } else { SEGMENT_READINGS };
         let due = |tag: &LiveTag| {
             let count = tag.columns.len();
             let far = tag.columns.arrivals.first().is_some_and(|oldest| last - oldest > SPAN_MAX);
-            if all || far { count } else { count - count % SEGMENT_READINGS }
+            if all || far { count } else { count - count % whole }
         };
         self.iter().map(|(key, tag)| (key, due(tag))).filter(|(_, count)| *count > 0).collect()
     }

@@ -469,3 +469,30 @@ async fn c21_no_request_but_the_four_reads_ever_goes_out() {
     }
     assert_eq!(*functions.lock().unwrap(), BTreeSet::from([1, 2, 3, 4]));
 }
+
+#[tokio::test]
+async fn answers_of_one_poll_arrive_together() {
+    let (_server, mut end) =
+        plc(&[10, 1000, 2000], Polling::default(), |ask| Reply::addresses(ask)).await;
+    // Now and then a busy machine takes longer for a request than anything is held.
+    while end.batch().await.readings.len() < 3 {}
+    end.stop().await;
+}
+
+#[tokio::test]
+async fn what_came_before_a_device_fell_silent_does_not_wait_for_it() {
+    let server = ScriptedServer::start(|ask| match ask.address {
+        10 => Reply::addresses(ask),
+        _ => Reply::Silence,
+    })
+    .await;
+    let mut source = modbus("plc", server.address, vec![register(1, 10), register(1, 1000)]);
+    // Longer than the test is willing to wait for a batch.
+    source.timeout = Duration::from_secs(60);
+    let mut end = EngineEnd::start(&setting(vec![source], vec![]));
+    let batch = end.batch().await;
+    assert_eq!(batch.readings.len(), 1);
+    assert_eq!(end.name(&batch.readings[0]), "1-10");
+    assert!(good(&batch.readings[0]));
+    end.stop().await;
+}

@@ -4,11 +4,10 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use crate::config::Table;
-use crate::domain::reading::{Quality, RawBatch, RawReading, RawValue, Reason};
+use crate::domain::reading::{Quality, RawReading, RawValue, Reason};
 use crate::domain::time::Now;
-use crate::port::{EngineStopped, Input};
+use crate::port::EngineStopped;
 use crate::sources::breaker::{Permit, Then, handling};
-use crate::sources::gather::{Gathered, gather};
 use crate::sources::line::{Answer, LineError};
 use crate::sources::poll_class::{ClassPoint, PlannedRead, PollClass, table_name};
 use crate::sources::schedule::Rank;
@@ -48,7 +47,7 @@ pub(super) struct Cycle {
 }
 
 /// What one request came to.
-enum Read {
+pub(super) enum Read {
     /// Values came.
     Good(Answer, Now),
     /// The device refuses the addresses.
@@ -82,6 +81,7 @@ impl Bus {
             Go::Later(at) => {
                 self.schedule.park(poll, at);
                 self.cycles[poll] = Some(cycle);
+                self.hand_over().await?;
             }
             Go::Done => self.finish(poll, cycle).await?,
         }
@@ -115,7 +115,8 @@ impl Bus {
             let says = self.units[place].device_says_so;
             let reason = if says { Reason::Device } else { Reason::Comm };
             let failed = all_failed(&self.classes[poll], now, reason);
-            self.hand_over(source, failed).await?;
+            self.hold_failures(source, failed).await?;
+            self.hand_over().await?;
             return Ok(None);
         }
         let mut cycle = Cycle {
@@ -150,7 +151,7 @@ impl Bus {
             },
         };
         let retry = cycle.whole.as_ref().is_some_and(|(_, retry)| *retry);
-        match self.request(poll, &part, cycle).await {
+        match self.request_meanwhile(poll, &part, cycle).await? {
             Read::Good(answer, arrived) => {
                 cycle.good += 1;
                 cycle.last_answer = Some(arrived.mono);
@@ -230,7 +231,8 @@ impl Bus {
 
     async fn finish(&mut self, poll: usize, mut cycle: Cycle) -> Result<(), SourceError> {
         let source = self.classes[poll].source;
-        self.hand_over(source, std::mem::take(&mut cycle.failed)).await?;
+        self.hold_failures(source, std::mem::take(&mut cycle.failed)).await?;
+        self.hand_over().await?;
         if let Some(answered) = cycle.last_answer {
             self.meter.late(source, answered.saturating_sub(self.schedule.due(poll)));
         }
@@ -244,7 +246,12 @@ impl Bus {
     }
 
     /// Sends one request, once more where that is worth it.
-    async fn request(&mut self, poll: usize, read: &PlannedRead, cycle: &mut Cycle) -> Read {
+    pub(super) async fn request(
+        &mut self,
+        poll: usize,
+        read: &PlannedRead,
+        cycle: &mut Cycle,
+    ) -> Read {
         let class = &self.classes[poll];
         let (source, place) = (class.source, class.unit);
         let unit = self.units[place].id;
@@ -417,6 +424,7 @@ impl Bus {
         cycle.failed.extend(failed);
     }
 
+    /// Keeps what an answer brought for the end of the poll.
     async fn deliver(
         &mut self,
         poll: usize,
@@ -424,38 +432,21 @@ impl Bus {
         answer: &Answer,
         arrived: Now,
     ) -> Result<(), EngineStopped> {
-        let found = gather(&self.classes[poll], part, answer, arrived.utc);
+        let source = self.classes[poll].source;
+        self.sources[source].health.good(arrived.utc);
+        self.hold(source, arrived.mono).await?;
+        let class = &self.classes[poll];
+        let first = self.held.found.readings.len();
+        self.held.found.read(class, part, answer, arrived.utc);
         // Readings come in the order of the points; texts and bursts are none of them.
         let mut places = part.block.points.iter();
-        for reading in &found.readings {
-            let class = &self.classes[poll];
+        for reading in &self.held.found.readings[first..] {
             let place = places.find(|&&place| class.points[place].key == reading.tag);
             if let (Some(&place), RawValue::Number(number)) = (place, reading.value) {
                 self.kept[poll][place].last = Some(number);
             }
         }
-        let source = self.classes[poll].source;
-        self.sources[source].health.good(arrived.utc);
-        if found.is_empty() {
-            return Ok(());
-        }
-        let Gathered { readings, extras } = found;
-        let source = self.sources[source].health.name().clone();
-        let batch = RawBatch { source, readings, extras, ack: None, historical: false };
-        self.engine.send(Input::Readings(batch)).await
-    }
-
-    async fn hand_over(
-        &mut self,
-        source: usize,
-        readings: Vec<RawReading>,
-    ) -> Result<(), EngineStopped> {
-        if readings.is_empty() {
-            return Ok(());
-        }
-        let source = self.sources[source].health.name().clone();
-        let batch = RawBatch { source, readings, extras: None, ack: None, historical: false };
-        self.engine.send(Input::Readings(batch)).await
+        Ok(())
     }
 }
 

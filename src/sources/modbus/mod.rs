@@ -9,6 +9,7 @@
 
 mod budget;
 mod cycle;
+mod held;
 mod meter;
 mod report;
 
@@ -33,6 +34,7 @@ use crate::sources::schedule::{Next, Schedule};
 
 use budget::DeadTime;
 use cycle::Cycle;
+use held::Held;
 use meter::Meter;
 use report::Told;
 
@@ -98,6 +100,7 @@ pub struct Bus {
     cycles: Vec<Option<Cycle>>,
     /// Per class: its points' last numbers.
     kept: Vec<Vec<Kept>>,
+    held: Held,
     schedule: Schedule,
     budget: DeadTime,
     meter: Meter,
@@ -153,6 +156,7 @@ impl Bus {
             classes: Vec::new(),
             cycles: Vec::new(),
             kept: Vec::new(),
+            held: Held::default(),
             schedule: Schedule::default(),
             // Sources that share a line share its time: the most careful one counts.
             budget: DeadTime::new(share.fold(1.0, f64::min), timeout, now),
