@@ -176,6 +176,12 @@ impl Model {
         }
     }
 
+    /// Typical time between rows in training, in units of time.
+    #[must_use]
+    pub const fn step(&self) -> f64 {
+        self.step
+    }
+
     /// How many operating conditions were found; 0 when they do not matter.
     #[must_use]
     pub fn conditions(&self) -> usize {
