@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
+use base64::engine::general_purpose::STANDARD_NO_PAD;
 
 use super::files::Files;
 use super::tree::Section;
@@ -92,7 +92,7 @@ fn public_key(bytes: &[u8]) -> Result<[u8; 32], String> {
         .map(str::trim)
         .filter(|line| !line.starts_with("-----") && !line.starts_with('#'))
         .collect();
-    let der = STANDARD.decode(&body).map_err(|_| wrong.to_owned())?;
+    let der = STANDARD_NO_PAD.decode(body.trim_end_matches('=')).map_err(|_| wrong.to_owned())?;
     let key = der.strip_prefix(&SPKI).unwrap_or(&der);
     key.try_into().map_err(|_| wrong.to_owned())
 }

@@ -15,8 +15,8 @@ use crate::domain::ids::{AssetId, EventId};
 use crate::domain::model::{Given, Live, Model, ModelKind, ModelState};
 use crate::domain::time::{Now, Timestamp};
 
-/// How often models are asked about the machine at most; and a fifth of a model's rows' time.
-const CONSULT_EVERY: Duration = Duration::from_secs(3600);
+/// How often models are asked about the machine.
+const CONSULT_EVERY: Duration = Duration::from_secs(6 * 3600);
 /// Models asked at a time.
 const ASKED_MAX: usize = 3;
 /// Answers of a model whose truth is awaited; beyond, the second oldest makes room.

@@ -175,7 +175,7 @@ fn findings_ask_for_a_classifier() {
 }
 
 #[test]
-fn a_pinned_model_is_neither_replaced_nor_rolled_back() {
+fn a_pinned_model_is_not_replaced() {
     let mut bench = bench_with(answered(true, 1.0));
     lives(&mut bench, 5);
     let second = models(&bench)[1].clone();
@@ -188,32 +188,49 @@ fn a_pinned_model_is_neither_replaced_nor_rolled_back() {
     assert!(matches!(refused, Err(Refusal::Conflict { .. })));
 }
 
+/// The newest model's answers are a second long, those of the one before hit the truth: the life
+/// ends ten days after it began.
+fn worse(spec: &JobSpec) -> Result<Value, String> {
+    let JobSpec::Consult { models, from, to, .. } = spec else {
+        return answered(true, 1.0)(spec);
+    };
+    let rest = (10 * DAY).saturating_sub(to.since(*from)).as_secs_f64();
+    let said = |(at, model): (usize, &EventId)| {
+        let rul = if at == 0 && models.len() > 1 { 1.0 } else { rest };
+        let rul = Quantiles::new(0.9 * rul, rul, 1.1 * rul + 60.0);
+        Opinion { model: *model, rul, silence: None, foreign: false }
+    };
+    Ok(json!(models.iter().enumerate().map(said).collect::<Vec<_>>()))
+}
+
 #[test]
 fn answers_that_do_not_hold_roll_a_model_back_to_its_parent() {
-    // Every answer says a second: none holds. The parents' held-back coverage was 0.8.
-    let mut bench = bench_with(answered(true, 1.0));
+    let mut bench = bench_with(worse);
     lives(&mut bench, 5);
-    assert_eq!(bench.count("model-rolled-back"), 0, "the first has no parent to go back to");
+    assert_eq!((in_use(&bench), bench.count("model-rolled-back")), (Some(2), 0));
     let (first, second) = (models(&bench)[0].clone(), models(&bench)[1].clone());
-    // Only the second one's answers are counted against the first's held-back lives.
+    assert!(first.live.scored >= SCORED_MIN && first.live.coverage() == Some(1.0), "{first:?}");
     bench.pass(3 * DAY);
-    let rolled = bench.events.iter().find_map(|event| match &event.body {
-        Body::ModelRolledBack { model, restores, reason, .. } => {
-            Some((*model, *restores, reason.clone()))
-        }
-        _ => None,
-    });
+    let Body::ModelRolledBack { model, restores, reason, .. } =
+        &bench.last("model-rolled-back").body
+    else {
+        panic!()
+    };
+    assert_eq!((*model, *restores), (second.id, Some(first.id)), "{reason}");
+    assert!(reason.contains("0.00 of its answers held, 1.00"), "{reason}");
+    assert_eq!((in_use(&bench), bench.count("model-rolled-back")), (Some(1), 1));
+}
+
+#[test]
+fn a_pinned_model_keeps_its_place_whatever_its_answers() {
+    let mut bench = bench_with(worse);
+    lives(&mut bench, 5);
+    let second = models(&bench)[1].id;
+    bench.command(Verb::Pin { model: second, pinned: true }).unwrap().unwrap();
+    bench.pass(5 * DAY);
     let live = models(&bench)[1].live.clone();
-    if first.live.scored < SCORED_MIN {
-        let (model, restores, reason) = rolled.expect("it was rolled back");
-        assert_eq!((model, restores), (second.id, Some(first.id)), "{reason}");
-        assert!(reason.contains("0.80"), "{reason}");
-        assert_eq!(in_use(&bench), Some(1));
-    } else {
-        // Parent and child are alike on the running machine: there is nothing to go back for.
-        assert!(rolled.is_none(), "{rolled:?} {live:?}");
-    }
     assert!(live.scored >= SCORED_MIN && live.covered == 0, "{live:?}");
+    assert_eq!((in_use(&bench), bench.count("model-rolled-back")), (Some(2), 0));
 }
 
 #[test]
@@ -271,7 +288,7 @@ fn a_result_compared_with_another_model_is_asked_for_again() {
     let mut bench = idle();
     lives(&mut bench, 4);
     let Some(crate::agents::Effect::Run { job, spec }) = bench.effects.pop() else { panic!() };
-    let imported = parcel(&bench, "a");
+    let imported = parcel("a");
     let id = bench.command(Verb::ImportModel(imported)).unwrap().unwrap()["id"].clone();
     let id = EventId::parse(id.as_str().unwrap()).unwrap();
     bench.command(Verb::Promote { model: id }).unwrap().unwrap();
@@ -285,7 +302,7 @@ fn a_result_compared_with_another_model_is_asked_for_again() {
     assert_eq!(again.active, Some((id, None)));
 }
 
-fn parcel(_: &Bench, sha256: &str) -> Parcel {
+fn parcel(sha256: &str) -> Parcel {
     Parcel {
         asset: asset("P-101"),
         kind: KIND,
@@ -302,7 +319,7 @@ fn parcel(_: &Bench, sha256: &str) -> Parcel {
 #[test]
 fn an_imported_model_is_a_candidate_once_and_needs_its_tags() {
     let mut bench = idle();
-    let one = parcel(&bench, "a");
+    let one = parcel("a");
     let made = bench.command(Verb::ImportModel(one.clone())).unwrap().unwrap();
     assert_eq!((made["version"].as_u64(), made["state"].as_str()), (Some(1), Some("candidate")));
     assert_eq!(models(&bench)[0].origin, Origin::Imported("lab".to_owned()));
@@ -321,7 +338,7 @@ fn an_imported_model_is_a_candidate_once_and_needs_its_tags() {
 fn the_registry_is_bounded() {
     let mut bench = idle();
     for n in 0..40 {
-        let one = parcel(&bench, &n.to_string());
+        let one = parcel(&n.to_string());
         let made = bench.command(Verb::ImportModel(one)).unwrap().unwrap();
         let model = EventId::parse(made["id"].as_str().unwrap()).unwrap();
         if n % 2 == 0 {
@@ -334,7 +351,7 @@ fn the_registry_is_bounded() {
     assert!(count(ModelState::Retired) <= RETIRED_MAX);
     // Bytes: eight of one MiB fit beside nothing else.
     for n in 100..120 {
-        let one = Parcel { size: 1 << 20, ..parcel(&bench, &n.to_string()) };
+        let one = Parcel { size: 1 << 20, ..parcel(&n.to_string()) };
         bench.command(Verb::ImportModel(one)).unwrap().unwrap();
         let bytes: u64 = models(&bench).iter().map(|model| model.size).sum();
         assert!(bytes <= BYTES_MAX, "{bytes}");
@@ -344,7 +361,7 @@ fn the_registry_is_bounded() {
         bench.command(Verb::Pin { model: model.id, pinned: true }).unwrap().unwrap();
     }
     let refused = (200..220).find_map(|n| {
-        let one = Parcel { size: 1 << 20, ..parcel(&bench, &n.to_string()) };
+        let one = Parcel { size: 1 << 20, ..parcel(&n.to_string()) };
         let result = bench.command(Verb::ImportModel(one)).unwrap();
         for model in models(&bench) {
             bench.command(Verb::Pin { model: model.id, pinned: true }).unwrap().unwrap();
