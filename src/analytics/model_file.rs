@@ -143,7 +143,9 @@ pub fn check(bytes: &[u8]) -> Result<Kind, ModelFileError> {
     let kind = match number {
         1 => Kind::Prognosis,
         2 => Kind::Classification,
-        _ => return Err(ModelFileError::Kind { found: Kind::name(number), wanted: "a known kind" }),
+        _ => {
+            return Err(ModelFileError::Kind { found: Kind::name(number), wanted: "a known kind" });
+        }
     };
     if version != kind.version() {
         return Err(ModelFileError::Version { found: version, wanted: kind.version() });

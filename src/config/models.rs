@@ -52,9 +52,7 @@ pub(super) fn models(table: &Section<'_>, files: &Files) -> Models {
         retrain_every: table
             .read("retrain_every", values::duration_from(SPAN_MIN))
             .unwrap_or(usual.retrain_every),
-        cooldown: table
-            .read("cooldown", values::duration_from(SPAN_MIN))
-            .unwrap_or(usual.cooldown),
+        cooldown: table.read("cooldown", values::duration_from(SPAN_MIN)).unwrap_or(usual.cooldown),
         rollback_margin: table
             .number_in("rollback_margin", 0.01, 1.0)
             .unwrap_or(usual.rollback_margin),

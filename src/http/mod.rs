@@ -164,10 +164,7 @@ fn router(
         .route("/decisions", get(lists::decisions))
         .route("/dead-letters", get(lists::dead_letters))
         .route("/models", get(lists::models))
-        .route(
-            "/models",
-            post(models::import).layer(DefaultBodyLimit::max(models::BODY_BYTES_MAX)),
-        )
+        .route("/models", post(models::import).layer(DefaultBodyLimit::max(models::BODY_BYTES_MAX)))
         .route("/models/{id}", get(lists::model))
         .route("/models/{id}/promote", post(models::promote))
         .route("/models/{id}/rollback", post(models::rollback))

@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use crate::analytics::classify::Model as Classes;
 use crate::analytics::model_file::{self, Kind};
-use crate::analytics::prognosis::Model as Prognosis;
+use crate::analytics::prognosis::Stored;
 use crate::analytics::training::{MODEL_BYTES_MAX, fingerprint};
 use crate::config::Issuer;
 use crate::domain::command::Verb;
@@ -132,7 +132,8 @@ fn open(
     let told = |error: model_file::ModelFileError| error.to_string();
     let (kind, features, step_seconds, lives) = match model_file::check(&content).map_err(told)? {
         Kind::Prognosis => {
-            let model: Prognosis = model_file::open(Kind::Prognosis, &content).map_err(told)?;
+            let stored: Stored = model_file::open(Kind::Prognosis, &content).map_err(told)?;
+            let model = stored.model;
             if !model.is_sound() {
                 return Err("the model's parts do not fit each other".to_owned());
             }
@@ -187,7 +188,8 @@ mod tests {
         };
         let units: Vec<Unit> = (0..6).map(unit).collect();
         let (model, _) = learn(&["temp".to_owned()], &units, Learning { seed: 1 });
-        model_file::seal(Kind::Prognosis, &model).unwrap()
+        let (unit_column, time_column) = ("unit".to_owned(), "time".to_owned());
+        model_file::seal(Kind::Prognosis, &Stored { unit_column, time_column, model }).unwrap()
     }
 
     #[test]

@@ -121,7 +121,7 @@ fn a_model_is_learnt_used_taken_back_and_survives_a_kill_and_damage() {
     let first = model(&daemon.http, 1);
     assert_eq!(first["id"], job.as_str());
     assert_eq!((&first["kind"], &first["state"]), (&json!("rul"), &json!("active")), "{first}");
-    assert_eq!((&first["lives"], &first["features"]), (&json!(LIVES), &json!(["idle", "temp"])));
+    assert_eq!((&first["lives"], &first["features"]), (&json!(LIVES), &json!(["temp", "idle"])));
     let held = &first["metrics"];
     assert!(
         held["candidate"]["error"].as_f64() < held["without_model"]["error"].as_f64(),
@@ -185,8 +185,16 @@ fn a_model_from_elsewhere_is_taken_only_as_its_issuer_signed_it() {
     fs::write(beside("lives.csv"), csv).unwrap();
     let (input, output) = (beside("lives.csv"), beside("lab.model"));
     let learnt = home.run(&[
-        "prognose", "train", "--input", &input, "--unit-column", "unit", "--time-column", "time",
-        "--output", &output,
+        "prognose",
+        "train",
+        "--input",
+        &input,
+        "--unit-column",
+        "unit",
+        "--time-column",
+        "time",
+        "--output",
+        &output,
     ]);
     assert!(learnt.status.success(), "{}", stderr(&learnt));
     let bytes = fs::read(beside("lab.model")).unwrap();
@@ -212,8 +220,17 @@ fn a_model_from_elsewhere_is_taken_only_as_its_issuer_signed_it() {
     fs::write(beside("lab.sig"), pair.sign(&bytes).as_ref()).unwrap();
     let (file, signature) = (beside("lab.model"), beside("lab.sig"));
     let taken = home.run(&[
-        "ctl", "--url", daemon.http.url(), "models", "import", "--asset", "P-101", "--file", &file,
-        "--signature", &signature,
+        "ctl",
+        "--url",
+        daemon.http.url(),
+        "models",
+        "import",
+        "--asset",
+        "P-101",
+        "--file",
+        &file,
+        "--signature",
+        &signature,
     ]);
     assert!(taken.status.success(), "{}", stderr(&taken));
     let made = model(&daemon.http, 1);

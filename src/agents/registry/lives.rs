@@ -161,7 +161,10 @@ impl Registry {
                 ModelKind::Rul => "lives that ended in failure",
                 ModelKind::Classifier => "lives that ended with a finding",
             };
-            return Err(format!("{} {what} are on record, {LIVES_MIN} are needed", training.lives.len()));
+            return Err(format!(
+                "{} {what} are on record, {LIVES_MIN} are needed",
+                training.lives.len()
+            ));
         }
         if training.features.is_empty() {
             return Err(format!("{asset} has no tag to learn from"));
@@ -189,10 +192,8 @@ impl Registry {
         let Some(book) = self.books.get(asset) else {
             return Err(Refusal::NotFound(format!("there is no asset {asset}")));
         };
-        let kinds: Vec<ModelKind> = ModelKind::ALL
-            .into_iter()
-            .filter(|it| kind.is_none_or(|kind| kind == *it))
-            .collect();
+        let kinds: Vec<ModelKind> =
+            ModelKind::ALL.into_iter().filter(|it| kind.is_none_or(|kind| kind == *it)).collect();
         if let Some(busy) = kinds.iter().find_map(|kind| book.training.get(kind)) {
             return Err(Refusal::Conflict {
                 detail: "a model is being learnt".to_owned(),
@@ -207,7 +208,10 @@ impl Registry {
             }
         }
         if started.is_empty() {
-            return Err(Refusal::Invalid(format!("too little to learn from: {}", abstained.join("; "))));
+            return Err(Refusal::Invalid(format!(
+                "too little to learn from: {}",
+                abstained.join("; ")
+            )));
         }
         Ok(json!({ "asset": asset, "started": started, "abstained": abstained }))
     }

@@ -336,7 +336,8 @@ impl Registry {
             .filter(|name| self.setting.plant.find(asset.as_str(), name).is_none())
             .collect();
         if !unknown.is_empty() {
-            let detail = format!("{asset} has no tags {}: the model needs them", unknown.join(", "));
+            let detail =
+                format!("{asset} has no tags {}: the model needs them", unknown.join(", "));
             return Err(Refusal::Invalid(detail));
         }
         if let Some(known) = self.of(asset, parcel.kind).find(|it| it.sha256 == parcel.sha256) {

@@ -157,7 +157,9 @@ impl Registry {
         if active.pinned || active.live.scored < SCORED_MIN {
             return;
         }
-        let Some(parent) = active.parent.and_then(|parent| self.models.get(&parent)) else { return };
+        let Some(parent) = active.parent.and_then(|parent| self.models.get(&parent)) else {
+            return;
+        };
         let (Some(own), Some(other)) = (active.live.coverage(), coverage(parent)) else { return };
         let margin = self.setting.config.models.rollback_margin;
         if own + margin < other {

@@ -116,9 +116,9 @@ impl Registry {
         let (asset, kind, parent) = (model.asset.clone(), model.kind, model.parent);
         let before = metrics_of(Some(model));
         let kept = |it: &&Model| it.id != id && it.state == ModelState::Retired;
-        let restores = parent
-            .filter(|parent| self.models.contains_key(parent))
-            .or_else(|| self.of(&asset, kind).filter(kept).max_by_key(|it| it.version).map(|it| it.id));
+        let restores = parent.filter(|parent| self.models.contains_key(parent)).or_else(|| {
+            self.of(&asset, kind).filter(kept).max_by_key(|it| it.version).map(|it| it.id)
+        });
         if keep {
             self.retire(id, reason.to_owned(), out);
         } else {
@@ -153,7 +153,8 @@ impl Registry {
         let Some(model) = self.models.get(&id) else { return };
         let (kind, version, state) = (model.kind, model.version, model.state);
         let reason = format!("damaged: {error}");
-        let mut message = format!("model {} version {version} of {asset} is damaged: {error}", kind.as_str());
+        let mut message =
+            format!("model {} version {version} of {asset} is damaged: {error}", kind.as_str());
         if state == ModelState::Active {
             let restored = self.roll_back(id, &reason, false, out);
             let parent = restored.and_then(|parent| self.models.get(&parent));
@@ -282,12 +283,7 @@ impl Registry {
         Ok(json!({ "id": id, "state": ModelState::Retired, "restores": restored }))
     }
 
-    pub(super) fn pin(
-        &mut self,
-        id: EventId,
-        pinned: bool,
-        out: &mut Outbox<'_>,
-    ) -> CommandResult {
+    pub(super) fn pin(&mut self, id: EventId, pinned: bool, out: &mut Outbox<'_>) -> CommandResult {
         self.known(id)?;
         if let Some(model) = self.models.get_mut(&id) {
             model.pinned = pinned;

@@ -325,13 +325,17 @@ fn an_imported_model_is_a_candidate_once_and_needs_its_tags() {
     assert_eq!(models(&bench)[0].origin, Origin::Imported("lab".to_owned()));
     let again = bench.command(Verb::ImportModel(one.clone())).unwrap();
     assert!(matches!(again, Err(Refusal::Conflict { .. })));
-    let strange = Parcel { features: vec!["s_11".to_owned()], sha256: "b".to_owned(), ..one.clone() };
+    let strange =
+        Parcel { features: vec!["s_11".to_owned()], sha256: "b".to_owned(), ..one.clone() };
     let Err(Refusal::Invalid(why)) = bench.command(Verb::ImportModel(strange)).unwrap() else {
         panic!()
     };
     assert!(why.contains("s_11"), "{why}");
     let nowhere = Parcel { asset: asset("X-9"), ..one };
-    assert!(matches!(bench.command(Verb::ImportModel(nowhere)).unwrap(), Err(Refusal::NotFound(_))));
+    assert!(matches!(
+        bench.command(Verb::ImportModel(nowhere)).unwrap(),
+        Err(Refusal::NotFound(_))
+    ));
 }
 
 #[test]

@@ -146,6 +146,17 @@ pub struct Model {
     age_weight: f64,
 }
 
+/// What a file of such a model holds.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Stored {
+    /// The column that tells units apart.
+    pub unit_column: String,
+    /// The column of times.
+    pub time_column: String,
+    /// The model.
+    pub model: Model,
+}
+
 impl Model {
     /// Why the model never answers; `None` when it does.
     #[must_use]

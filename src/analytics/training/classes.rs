@@ -38,9 +38,7 @@ pub(super) fn train(
     let labelled: Vec<&Life> = training
         .lives
         .iter()
-        .filter(|life| {
-            label(life).is_some_and(|found| counts[&found] >= LIVES_PER_FINDING)
-        })
+        .filter(|life| label(life).is_some_and(|found| counts[&found] >= LIVES_PER_FINDING))
         .collect();
     if labelled.len() < LIVES_MIN {
         return Err(too_few(labelled.len(), "ended with a finding that came twice"));

@@ -6,7 +6,9 @@ use serde_json::json;
 
 use super::{Facts, History, Learnt, Score, file, held_back, judge, metrics, steps};
 use crate::analytics::model_file::{self, Kind};
-use crate::analytics::prognosis::{Follower, Learning, Model, UNITS_FOR_LIKENESS, Unit, learn};
+use crate::analytics::prognosis::{
+    Follower, Learning, Model, Stored, UNITS_FOR_LIKENESS, Unit, learn,
+};
 use crate::analytics::stats;
 use crate::domain::ids::TagId;
 use crate::domain::model::{Life, Training};
@@ -58,7 +60,9 @@ pub(super) fn unit(
     let mut unit = Unit::default();
     let mut known = 0;
     for at in 0..rows {
-        unit.times.push((skipped + step.saturating_mul(u32::try_from(at).unwrap_or(u32::MAX))).as_secs_f64());
+        unit.times.push(
+            (skipped + step.saturating_mul(u32::try_from(at).unwrap_or(u32::MAX))).as_secs_f64(),
+        );
         let value = |column: &Vec<f64>| column.get(at).copied().unwrap_or(f64::NAN);
         known += usize::from(columns.iter().any(|column| value(column).is_finite()));
         unit.values.extend(columns.iter().map(value));
@@ -101,8 +105,9 @@ pub(super) fn train(
     let typical = stats::median(&mut spans);
     let own = score(Some(&twin), unseen, typical);
     let rule = score(None, unseen, typical);
-    let opponent: Option<Model> =
-        active.and_then(|bytes| model_file::open(Kind::Prognosis, bytes).ok());
+    let opponent = active
+        .and_then(|bytes| model_file::open::<Stored>(Kind::Prognosis, bytes).ok())
+        .map(|stored| stored.model);
     // One whose columns are others cannot be asked about these rows: it answers nothing.
     let opponent = opponent.map(|model| {
         let same = model.columns == columns;
@@ -113,7 +118,10 @@ pub(super) fn train(
         return Err(why.to_owned());
     }
     let (beats, verdict) = judge(own, opponent, rule, fair, held);
-    let (bytes, sha256) = file(Kind::Prognosis, &model)?;
+    let (unit_column, time_column) = ("unit".to_owned(), "time".to_owned());
+    let stored = Stored { unit_column, time_column, model };
+    let (bytes, sha256) = file(Kind::Prognosis, &stored)?;
+    let model = stored.model;
     let more = json!({ "method": model.method(), "importances": model.importances() });
     let facts = Facts {
         features: columns,

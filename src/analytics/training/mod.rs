@@ -17,7 +17,7 @@ use sha2::{Digest, Sha256};
 use std::time::Duration;
 
 use super::model_file::{self, Kind};
-use super::prognosis::{Follower, Model as Prognosis, Silence};
+use super::prognosis::{Follower, Silence, Stored};
 use crate::domain::ids::{AssetId, EventId, TagId};
 use crate::domain::model::{ModelKind, Training};
 use crate::domain::prognosis::Quantiles;
@@ -118,7 +118,13 @@ pub fn train(
 }
 
 /// Compares a candidate with the model in use, or with the rule that uses no model.
-fn judge(own: Score, active: Option<Score>, rule: Score, fair: bool, held: usize) -> (bool, String) {
+fn judge(
+    own: Score,
+    active: Option<Score>,
+    rule: Score,
+    fair: bool,
+    held: usize,
+) -> (bool, String) {
     let (name, other) = match active {
         Some(active) => ("the active model", active),
         None => ("the rule without a model", rule),
@@ -129,7 +135,9 @@ fn judge(own: Score, active: Option<Score>, rule: Score, fair: bool, held: usize
         own.error, other.error
     );
     match (fair, better) {
-        (false, _) => (false, format!("no life has ended since the active model learnt: {figures}")),
+        (false, _) => {
+            (false, format!("no life has ended since the active model learnt: {figures}"))
+        }
         (true, true) => (true, format!("better: {figures}")),
         (true, false) => (false, format!("not better: {figures}")),
     }
@@ -191,8 +199,8 @@ pub fn consult(
             silence: Some(why),
             foreign,
         };
-        let model: Prognosis = match model_file::open(Kind::Prognosis, bytes) {
-            Ok(model) => model,
+        let model = match model_file::open::<Stored>(Kind::Prognosis, bytes) {
+            Ok(stored) => stored.model,
             Err(error) => {
                 opinions.push(silent(error.to_string(), false));
                 continue;

@@ -81,11 +81,7 @@ pub(super) enum What {
     },
 }
 
-pub(super) fn act(
-    format: Format,
-    daemon: &Daemon,
-    what: Option<What>,
-) -> Result<String, CtlError> {
+pub(super) fn act(format: Format, daemon: &Daemon, what: Option<What>) -> Result<String, CtlError> {
     let give = |path: String, body: serde_json::Value| {
         let answer = daemon.ask(&path, Some(&without_nulls(body)))?;
         Ok(records::one(format, &answer))
@@ -122,10 +118,9 @@ pub(super) fn act(
         What::Rollback { id, who } => {
             give(format!("/models/{}/rollback", encoded(&id)), json!({ "by": who.by }))
         }
-        What::Pin { id, off, who } => give(
-            format!("/models/{}/pin", encoded(&id)),
-            json!({ "pinned": !off, "by": who.by }),
-        ),
+        What::Pin { id, off, who } => {
+            give(format!("/models/{}/pin", encoded(&id)), json!({ "pinned": !off, "by": who.by }))
+        }
         What::Import { asset, file, signature, who } => {
             let read = |file: PathBuf| {
                 std::fs::read(&file).map_err(|source| CtlError::File { file, source })
