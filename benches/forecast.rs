@@ -102,7 +102,7 @@ fn read(folder: &Path) -> Vec<Window> {
         .map(|window| {
             let number = |key: &str| {
                 let number = window[key].as_u64().and_then(|number| usize::try_from(number).ok());
-                number.unwrap_or_else(|| panic!("windows.json: {key} is no number"))
+                number.expect("windows.json holds numbers")
             };
             let name = |key: &str| window[key].as_str().unwrap_or_default().to_owned();
             let csv = folder.join(format!("{}.csv", name("series")));

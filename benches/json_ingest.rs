@@ -92,8 +92,10 @@ fn wire() -> Vec<u8> {
             format!("{{\"value\":{value:.3},\"time\":{time},\"unit\":\"degC\",\"ok\":true}}");
         let length = 2 + topic.len() + 2 + payload.len();
         assert!(length < 128, "one byte holds the length");
-        let [id_high, id_low] = (1 + (message % 60_000) as u16).to_be_bytes();
-        wire.extend([0x32, length as u8, 0, topic.len() as u8]);
+        let id = u16::try_from(1 + message % 60_000).expect("below 65,536");
+        let [id_high, id_low] = id.to_be_bytes();
+        let byte = |n: usize| u8::try_from(n).expect("below 128");
+        wire.extend([0x32, byte(length), 0, byte(topic.len())]);
         wire.extend(topic.as_bytes());
         wire.extend([id_high, id_low]);
         wire.extend(payload.as_bytes());
@@ -129,7 +131,7 @@ fn take_in(
 ) -> Vec<RawReading> {
     let mut readings = Vec::new();
     inbox.bytes.extend_from_slice(part);
-    while let Some(packet) = inbox.next().expect("it is MQTT") {
+    while let Some(packet) = inbox.next_packet().expect("it is MQTT") {
         if let Packet::Message(said) = packet {
             routes.hear(&said, at(*message), heard);
             readings.append(&mut heard.readings);

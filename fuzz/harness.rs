@@ -214,7 +214,7 @@ pub fn mqtt_packets(data: &[u8]) {
     let mut inbox = wire::Inbox::new(version, 64);
     for part in packets.chunks(1 + usize::from(first >> 1)) {
         inbox.bytes.extend_from_slice(part);
-        while let Ok(Some(_)) = inbox.next() {}
+        while let Ok(Some(_)) = inbox.next_packet() {}
     }
 }
 

@@ -13,13 +13,7 @@
 //! snapshot and sees the event once more; failing again, the event is set aside.
 
 pub mod acquisition;
-pub mod acquisition_bursts;
-pub mod acquisition_counters;
-#[cfg(test)]
-mod acquisition_points_tests;
-pub mod acquisition_texts;
 pub mod approval;
-mod computed;
 pub mod detection;
 pub mod failure_modes;
 pub mod learning;

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::law::Law;
 use super::machine::{Damage, Signal};
 
 /// Names of all scenarios, in the order `simulate --help` lists them.
@@ -20,6 +21,8 @@ pub const SCENARIOS: [&str; 8] = [
 const WEAR_MAX: f64 = 4.0;
 /// Beyond this share of the rated flow a seal has no lips left; the leak stays there.
 const LEAK_MAX: f64 = 0.6;
+/// Beyond this windings would have burnt; they get no warmer.
+const COOLING_MAX: f64 = 4.0;
 /// Share of the rated flow that leaks after [`FaultKind::SealLeak`]'s `span`.
 const LEAK_PER_SPAN: f64 = 0.3;
 
@@ -30,6 +33,17 @@ pub enum Away {
     Exception,
     /// The largest negative number of a signed register, all ones of an unsigned one, NaN of a float.
     Sentinel,
+}
+
+/// What can wear.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Part {
+    /// A bearing, or the teeth of a gearbox; at 1 vibration has about doubled.
+    Bearing,
+    /// A pump's seal; counted as the share of the rated flow that leaks.
+    Seal,
+    /// A motor's cooling; at 1 its windings get twice as warm above the hall.
+    Cooling,
 }
 
 /// One kind of damage or sensor trouble.
@@ -44,6 +58,17 @@ pub enum FaultKind {
     SealLeak {
         /// Time until three tenths of the rated flow are lost.
         span: Duration,
+    },
+    /// A part wears by some law, and goes on wearing beyond its end.
+    Worn {
+        /// What wears.
+        part: Part,
+        /// How.
+        law: Law,
+        /// Length of the wear phase.
+        span: Duration,
+        /// Damage at its end, as the part counts it.
+        reach: f64,
     },
     /// A sensor keeps showing the value it had.
     StuckSensor {
@@ -173,12 +198,24 @@ impl Scenario {
                 FaultKind::SealLeak { span } => {
                     damage.leak += LEAK_PER_SPAN * grown / span.as_secs_f64();
                 }
+                FaultKind::Worn { part, law, span, reach } => {
+                    let worn = reach * law.at(grown / span.as_secs_f64());
+                    match part {
+                        Part::Bearing => damage.wear += worn,
+                        Part::Seal => damage.leak += worn,
+                        Part::Cooling => damage.cooling += worn,
+                    }
+                }
                 FaultKind::StuckSensor { .. }
                 | FaultKind::NoisySensor { .. }
                 | FaultKind::Dropout { .. } => {}
             }
         }
-        Damage { wear: damage.wear.min(WEAR_MAX), leak: damage.leak.min(LEAK_MAX) }
+        Damage {
+            wear: damage.wear.min(WEAR_MAX),
+            leak: damage.leak.min(LEAK_MAX),
+            cooling: damage.cooling.min(COOLING_MAX),
+        }
     }
 
     /// Whether the machine at place `index` out of `machines` is switched on.

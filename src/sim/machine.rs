@@ -175,6 +175,8 @@ pub(crate) struct Damage {
     pub(crate) wear: f64,
     /// Share of the rated flow that a worn seal lets past.
     pub(crate) leak: f64,
+    /// What windings warm more than as new, as a share.
+    pub(crate) cooling: f64,
 }
 
 /// One machine of the plant.

@@ -12,6 +12,7 @@ mod fan;
 mod fault;
 mod frames;
 mod gearbox;
+mod law;
 mod machine;
 mod mischief;
 mod noise;
@@ -21,7 +22,8 @@ mod registers;
 mod server;
 mod thermal;
 
-pub use fault::{Away, Fault, FaultKind, SCENARIOS, Scenario, Stops};
+pub use fault::{Away, Fault, FaultKind, Part, SCENARIOS, Scenario, Stops};
+pub use law::Law;
 pub use machine::Signal;
 pub use plant::{Plant, Shown, TICK};
 pub use registers::{Encoding, Image, REGISTERS, Refused, Register, units};

@@ -150,6 +150,7 @@ impl Plant {
                     | FaultKind::NoisySensor { .. }
                     | FaultKind::Dropout { .. }
                     | FaultKind::BearingWear { .. }
+                    | FaultKind::Worn { .. }
                     | FaultKind::SealLeak { .. } => {}
                 }
             }

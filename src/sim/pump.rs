@@ -252,7 +252,9 @@ impl Pump {
     }
 
     fn winding_target(&self) -> f64 {
-        WINDING_RISE * (self.current() / self.rating.motor_amps).powi(2)
+        WINDING_RISE
+            * (self.current() / self.rating.motor_amps).powi(2)
+            * (1.0 + self.damage.cooling)
     }
 }
 

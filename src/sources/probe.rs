@@ -327,7 +327,7 @@ async fn listen(
     while found.len() < source.tags.len() {
         link.read().await?;
         let now = clock.now();
-        while let Some(packet) = link.inbox.next()? {
+        while let Some(packet) = link.inbox.next_packet()? {
             let Packet::Message(message) = packet else { continue };
             routes.hear(&message, now, &mut heard);
             let sample = &message.payload[..message.payload.len().min(SAMPLE_MAX)];

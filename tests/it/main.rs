@@ -16,6 +16,7 @@ mod forecasts;
 mod fuzz_corpus;
 mod import;
 mod kill;
+mod lives;
 mod modbus;
 mod modbus_bus;
 mod modbus_bus_dead;

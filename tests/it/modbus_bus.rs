@@ -257,6 +257,34 @@ async fn c09_exceptions_04_and_08_are_repeated_once_and_raise_one_alarm_within_f
 }
 
 #[tokio::test]
+async fn r35_a_lost_answer_is_asked_for_once_more_at_once() {
+    let lost = Arc::new(AtomicU8::new(0));
+    let swallow = Arc::clone(&lost);
+    let (asked, script) = noted(move |ask| {
+        let left = swallow.load(Ordering::Relaxed);
+        if left == 0 {
+            return Reply::addresses(ask);
+        }
+        swallow.store(left - 1, Ordering::Relaxed);
+        Reply::Silence
+    });
+    let (_server, mut end) = plc(&[4], Polling::default(), script).await;
+    end.reading("1-4", good).await;
+    // One answer is lost: the second try brings the value, and no reading is bad.
+    lost.store(1, Ordering::Relaxed);
+    asked.lock().unwrap().clear();
+    while lost.load(Ordering::Relaxed) > 0 || asked.lock().unwrap().len() < 4 {
+        if let Input::Readings(batch) = end.input().await {
+            assert!(batch.readings.iter().all(good), "{batch:?}");
+        }
+    }
+    // Two are lost: the poll has failed, and says so.
+    lost.store(2, Ordering::Relaxed);
+    end.reading("1-4", |reading| reading.value == RawValue::Failed(Reason::Comm)).await;
+    end.reading("1-4", good).await;
+}
+
+#[tokio::test]
 async fn c10_exception_05_keeps_the_value_is_asked_again_and_is_no_failure() {
     let code = Arc::new(AtomicU8::new(0));
     let (asked, script) = noted(exceptional(&code));

@@ -201,8 +201,11 @@ fn f_c07_units_that_lie_are_named_and_given_up() {
     assert_eq!(blocks(&units[5]), expected(3), "its neighbours' lies do not touch unit 7");
 }
 
+/// Unit and function code of each request.
+type Heard = Arc<Mutex<Vec<(u8, u8)>>>;
+
 /// Passes frames on to a server and keeps the function code of each request.
-fn listening_in(server: SocketAddr) -> (u16, Arc<Mutex<Vec<(u8, u8)>>>) {
+fn listening_in(server: SocketAddr) -> (u16, Heard) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
     let heard = Arc::new(Mutex::new(Vec::new()));

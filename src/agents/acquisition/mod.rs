@@ -6,8 +6,14 @@
 //! Works on tables indexed
 //! by [`TagKey`](crate::domain::ids::TagKey); a reading costs no allocation and no look-up by name.
 
+mod bursts;
 mod checks;
+mod computed;
+mod counters;
 mod gaps;
+#[cfg(test)]
+mod points_tests;
+mod texts;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,12 +21,10 @@ use std::time::Duration;
 use checks::Checks;
 use gaps::Gaps;
 
-use super::acquisition_counters::{Counter, Step};
-use super::acquisition_texts::Texts;
-use super::computed::{Computed, Worked};
-use super::{
-    Acquire, Mark, Outbox, Saved, Setting, Stage, StageError, StageName, acquisition_bursts,
-};
+use self::computed::{Computed, Worked};
+use self::counters::{Counter, Step};
+use self::texts::Texts;
+use super::{Acquire, Mark, Outbox, Saved, Setting, Stage, StageError, StageName};
 use crate::domain::event::Event;
 use crate::domain::reading::{
     Burst, Extras, Quality, RawBatch, RawReading, RawText, RawValue, RawWaveform, Reading, Reason,
@@ -141,7 +145,7 @@ impl Acquisition {
             let rule = self.rules.get(raw.tag.0 as usize).and_then(Option::as_ref);
             let value = match self.plant.tag(raw.tag).zip(rule) {
                 Some((tag, rule)) => {
-                    let (rms, quality, burst) = acquisition_bursts::judge(tag, raw, &rule.invalid);
+                    let (rms, quality, burst) = bursts::judge(tag, raw, &rule.invalid);
                     self.bursts.extend(burst);
                     RawValue::Scaled(rms, quality)
                 }

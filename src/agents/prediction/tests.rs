@@ -126,9 +126,9 @@ fn repaired(bench: &mut Bench) {
 
 fn outcomes(bench: &Bench) -> Vec<String> {
     let scored = bench.of_kind("prediction-scored");
-    let outcome = |event: &&Event| match &event.body {
-        Body::PredictionScored { outcome, .. } => outcome.clone(),
-        other => panic!("{other:?}"),
+    let outcome = |event: &&Event| {
+        let Body::PredictionScored { outcome, .. } = &event.body else { panic!("{event:?}") };
+        outcome.clone()
     };
     scored.iter().map(outcome).collect()
 }
@@ -166,9 +166,9 @@ fn predictions_are_scored_by_what_came_and_the_next_one_says_how_they_did() {
     bench.emit(Body::AlarmUpdated(alarm));
     let found = outcomes(&bench);
     assert!(found.len() >= announced && found.iter().all(|outcome| outcome == "reached"));
-    let actual = |event: &&Event| match &event.body {
-        Body::PredictionScored { actual, .. } => actual.unwrap(),
-        other => panic!("{other:?}"),
+    let actual = |event: &&Event| {
+        let Body::PredictionScored { actual, .. } = &event.body else { panic!("{event:?}") };
+        actual.unwrap()
     };
     let lead = actual(&bench.of_kind("prediction-scored")[0]);
     assert!((30.0..115.0).contains(&lead), "announced {lead} s before");

@@ -229,7 +229,7 @@ fn a_known_day_gives_its_exact_numbers_over_a_restart() {
             "low": 0, "medium": 0, "high": 2, "critical": 1, "acknowledged": 2, "cleared": 2,
             "mean_seconds_to_acknowledge": 150.0,
         },
-        "predictions": {"made": 1, "abstained": 1, "withdrawn": 0},
+        "predictions": {"made": 1, "abstained": 1, "withdrawn": 0, "scored": 0, "held": 0},
         "decisions": {"requested": 0, "made": 0, "expired": 0},
         "work_orders": {
             "planned": 3, "late": 1, "unschedulable": 1, "started": 1, "rescheduled": 1,

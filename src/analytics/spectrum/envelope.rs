@@ -66,7 +66,8 @@ impl BandPass {
     /// transform with prewarping) and the analogue low-pass to band-pass transform.
     #[must_use]
     pub fn butterworth(order: usize, low: f64, high: f64) -> Option<Self> {
-        if !(1..=8).contains(&order) || !(0.0 < low && low < high && high < 0.5) {
+        let band = 0.0 < low && low < high && high < 0.5;
+        if !(band && (1..=8).contains(&order)) {
             return None;
         }
         // Analogue frequencies for a sampling rate of 2.

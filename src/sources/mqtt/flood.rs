@@ -168,7 +168,7 @@ mod tests {
     fn values(readings: &[RawReading]) -> Vec<(u32, f64)> {
         let value = |reading: &RawReading| match reading.value {
             RawValue::Number(value) => (reading.tag.0, value),
-            other => panic!("{other:?}"),
+            other @ (RawValue::Scaled(..) | RawValue::Failed(_)) => panic!("{other:?}"),
         };
         readings.iter().map(value).collect()
     }

@@ -260,7 +260,7 @@ impl Link {
         wire::connect(&mut link.outbox, &connect);
         link.flush().await?;
         loop {
-            match link.inbox.next()? {
+            match link.inbox.next_packet()? {
                 None => {}
                 Some(Packet::ConnAck { code: 0, session_present, keep_alive }) => {
                     link.session_present = session_present;

@@ -319,7 +319,7 @@ impl Tap {
         session.pinged_at = None;
         loop {
             let Session { link, acks, expected, .. } = &mut *session;
-            match link.inbox.next() {
+            match link.inbox.next_packet() {
                 Ok(None) => break,
                 Ok(Some(Packet::Message(message))) => {
                     let rebirth = self.message(&message, acks);

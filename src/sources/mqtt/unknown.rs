@@ -62,13 +62,13 @@ impl Unknown {
     /// The list, if it has changed since it was last asked for.
     pub fn news(&mut self) -> Option<Arc<[UnknownSeries]>> {
         std::mem::take(&mut self.changed).then(|| {
-            let view = |(name, seen): (&Box<str>, &Seen)| UnknownSeries {
-                name: name.to_string(),
+            let view = |name: &str, seen: &Seen| UnknownSeries {
+                name: name.to_owned(),
                 count: seen.count,
                 last: seen.last,
                 sample: seen.sample.escape_ascii().to_string(),
             };
-            self.series.iter().map(view).collect()
+            self.series.iter().map(|(name, seen)| view(name, seen)).collect()
         })
     }
 }

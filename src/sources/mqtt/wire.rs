@@ -119,7 +119,7 @@ impl Inbox {
     ///
     /// # Errors
     /// [`WireError`], after which nothing that follows can be understood.
-    pub fn next(&mut self) -> Result<Option<Packet<'_>>, WireError> {
+    pub fn next_packet(&mut self) -> Result<Option<Packet<'_>>, WireError> {
         self.bytes.advance(self.shown);
         self.shown = 0;
         let passed = self.skip.min(self.bytes.len());

@@ -193,7 +193,7 @@ pub fn decode(
                 Samples::F32Le => 4,
                 Samples::I16Le => 2,
             };
-            if length == 0 || length % width != 0 {
+            if length == 0 || !length.is_multiple_of(width) {
                 return Err(PayloadError::Samples { length, width });
             }
             let sample = |bytes: &[u8]| match (kind, bytes) {

@@ -1,5 +1,7 @@
 //! Each form of payload, with what strangers make of it.
 
+#![allow(clippy::wildcard_enum_match_arm, reason = "tests tell one case from all others")]
+
 use proptest::prelude::*;
 
 use super::*;

@@ -18,7 +18,7 @@ impl Publisher {
     pub(crate) async fn connect(port: u16) -> Self {
         let id = format!("pub-{}", fastrand::u64(..));
         let mut options = MqttOptions::new(id, "127.0.0.1", port);
-        options.set_max_packet_size(1 << 22, 1 << 22).set_inflight(AHEAD as u16);
+        options.set_max_packet_size(1 << 22, 1 << 22).set_inflight(u16::try_from(AHEAD).unwrap());
         let (client, mut connection) = AsyncClient::new(options, 2 * AHEAD);
         while !matches!(connection.poll().await.unwrap(), Event::Incoming(Packet::ConnAck(_))) {}
         Self { client, connection, open: 0 }

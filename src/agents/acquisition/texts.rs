@@ -16,9 +16,9 @@ use crate::domain::text::{self, KnownText};
 use crate::domain::time::Now;
 
 /// Texts kept of one tag.
-pub const TEXTS_MAX: usize = 1000;
+pub(super) const TEXTS_MAX: usize = 1000;
 /// A text gives way to another only when it was not met for so long.
-pub const IDLE_MIN: Duration = Duration::from_secs(24 * 3600);
+pub(super) const IDLE_MIN: Duration = Duration::from_secs(24 * 3600);
 
 #[derive(Debug)]
 struct Known {

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 /// What a new value of a counter was.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Step {
+pub(super) enum Step {
     /// The first one.
     First,
     /// It counted on (or stood still).
@@ -24,7 +24,7 @@ pub enum Step {
 
 /// One counter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Counter {
+pub(super) struct Counter {
     /// After so many counts the device begins again at 0.
     modulus: u128,
     /// What the device showed last.
@@ -42,25 +42,25 @@ impl Counter {
     /// # Panics
     /// When `modulus` is 0.
     #[must_use]
-    pub const fn new(modulus: u128) -> Self {
+    pub(super) const fn new(modulus: u128) -> Self {
         assert!(modulus > 0, "a counter has values");
         Self { modulus, last: None, total: 0, heard: false }
     }
 
     /// The modulus.
     #[must_use]
-    pub const fn modulus(&self) -> u128 {
+    pub(super) const fn modulus(&self) -> u128 {
         self.modulus
     }
 
     /// Counts over all wraps and resets.
     #[must_use]
-    pub const fn total(&self) -> u128 {
+    pub(super) const fn total(&self) -> u128 {
         self.total
     }
 
     /// Takes what the device shows, below the modulus; a larger value counts as the largest.
-    pub fn advance(&mut self, raw: u128) -> Step {
+    pub(super) fn advance(&mut self, raw: u128) -> Step {
         self.heard = true;
         let raw = raw.min(self.modulus - 1);
         let Some(last) = self.last.replace(raw) else {
@@ -79,7 +79,7 @@ impl Counter {
 
     /// Takes a total that was stored after this state was saved: the device had counted on to it.
     /// Does nothing once the device was heard, or when nothing was saved.
-    pub fn catch_up(&mut self, total: u128) {
+    pub(super) fn catch_up(&mut self, total: u128) {
         let Some(last) = self.last else { return };
         if self.heard || total <= self.total {
             return;
@@ -89,7 +89,7 @@ impl Counter {
     }
 
     /// Takes the newer of two saved states.
-    pub fn merge(&mut self, saved: Self) {
+    pub(super) fn merge(&mut self, saved: Self) {
         if saved.modulus == self.modulus && (self.last.is_none() || saved.total > self.total) {
             *self = Self { heard: self.heard, ..saved };
         }

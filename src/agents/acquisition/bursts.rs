@@ -6,7 +6,7 @@ use crate::domain::reading::{Burst, Quality, RawWaveform, Reason};
 use crate::domain::tag::{Form, Tag};
 
 /// Samples kept of one burst; a longer one is refused with reason `config`.
-pub const SAMPLES_MAX: usize = 65_536;
+pub(super) const SAMPLES_MAX: usize = 65_536;
 
 /// The reading of a burst in the tag's unit (NaN when it has none), its quality, and the burst,
 /// its place in the order of arrival left open. Sentinels and samples that are no number make the

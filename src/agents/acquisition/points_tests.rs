@@ -240,7 +240,7 @@ fn a_text_is_written_once_and_means_the_same_after_a_restart() {
 fn texts_without_end_are_bounded_and_make_room_after_a_day() {
     let plant = tag(|tag| tag.handling.form = Form::Text);
     let mut stage = Acquisition::for_plant(&plant);
-    let most = super::acquisition_texts::TEXTS_MAX as u64;
+    let most = super::texts::TEXTS_MAX as u64;
     for number in 0..most {
         assert_eq!(say(&mut stage, number, &format!("text {number}")).0.quality, Quality::Good);
     }
