@@ -99,6 +99,32 @@ fn public_key(bytes: &[u8]) -> Result<[u8; 32], String> {
 mod tests {
     use super::*;
 
+    fn read(table: &str) -> Result<Models, String> {
+        let text = format!("[gateway]\nsite = \"s\"\nid = \"g\"\n{table}");
+        crate::config::parse(&text, std::path::Path::new("x.toml"), &Default::default())
+            .map(|config| config.models)
+            .map_err(|errors| errors.to_string())
+    }
+
+    #[test]
+    fn every_key_is_read_and_every_mistake_named() {
+        assert_eq!(read("").unwrap(), Models::default());
+        let set =
+            read("[models]\nretrain_every = \"7d\"\ncooldown = \"2h\"\nrollback_margin = 0.3")
+                .unwrap();
+        assert_eq!(set.retrain_every, Duration::from_secs(7 * 86_400));
+        assert_eq!(set.cooldown, Duration::from_secs(7200));
+        assert!((set.rollback_margin - 0.3).abs() < 1e-12);
+        let wrong = read(
+            "[models]\nretrain_every = \"soon\"\nrollback_margin = 2.0\nepochs = 3\n\
+             [[models.issuer]]\nid = \"lab\"\npublic_key_file = \"no-such-file\"\n",
+        )
+        .unwrap_err();
+        for part in ["models.retrain_every", "rollback_margin", "epochs", "public_key_file"] {
+            assert!(wrong.contains(part), "{part}: {wrong}");
+        }
+    }
+
     #[test]
     fn a_public_key_is_read_from_pem_and_from_base64() {
         // RFC 8410 §10.1.
