@@ -50,6 +50,17 @@ pub enum Input {
         /// What it found, or why it failed.
         result: Result<Value, String>,
     },
+    /// A job has learnt a model.
+    ModelLearnt {
+        /// Which.
+        job: EventId,
+        /// What it was asked.
+        spec: JobSpec,
+        /// What is to be known of the model.
+        facts: Value,
+        /// The model, as a file.
+        bytes: Vec<u8>,
+    },
     /// The delivery of a message has ended.
     Delivered(Delivery),
     /// Something of ours began or ended: a silent source, a full disk.

@@ -13,9 +13,11 @@
 //! labels stay counted); priors exist only for configured tags that were ever labelled.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use super::registry::Registry;
 use super::{Chain, Outbox, Saved, Setting, Stage, StageError, StageName};
 use crate::domain::anomaly::{Anomaly, Verdict};
 use crate::domain::command::{Command, CommandResult, Refusal, Verb};
@@ -36,6 +38,8 @@ pub struct Learning {
     anomalies: BTreeMap<EventId, Remembered>,
     /// By the identity of their records.
     priors: BTreeMap<String, Prior>,
+    /// Models, and what they are learnt from.
+    registry: Registry,
 }
 
 #[derive(Debug, Clone)]
@@ -48,8 +52,9 @@ struct Remembered {
 impl Learning {
     /// A stage that has heard nothing yet.
     #[must_use]
-    pub const fn new(_setting: &Setting) -> Self {
-        Self { anomalies: BTreeMap::new(), priors: BTreeMap::new() }
+    pub fn new(setting: &Setting) -> Self {
+        let registry = Registry::new(setting);
+        Self { anomalies: BTreeMap::new(), priors: BTreeMap::new(), registry }
     }
 
     fn remember(
@@ -240,7 +245,7 @@ impl Stage for Learning {
         StageName::Learning
     }
 
-    fn restore(&mut self, _now: Now, saved: Saved<'_>) -> Result<(), StageError> {
+    fn restore(&mut self, now: Now, saved: Saved<'_>) -> Result<(), StageError> {
         let unreadable = |record: &Record, error| {
             let kind = record.kind.as_str();
             StageError::new(format!("{kind} {} cannot be read: {error}", record.id))
@@ -254,7 +259,7 @@ impl Stage for Learning {
             let prior: Prior = record.read().map_err(|error| unreadable(record, error))?;
             self.priors.insert(prior.record_id(), prior);
         }
-        Ok(())
+        self.registry.restore(now, saved)
     }
 
     fn on_event(
@@ -273,6 +278,7 @@ impl Stage for Learning {
         {
             self.learn_from_work(now, event, order, completion, out);
         }
+        self.registry.on_event(now, event, out);
         Ok(())
     }
 
@@ -285,7 +291,16 @@ impl Stage for Learning {
         if let Verb::Feedback { anomaly, real, notes } = &command.verb {
             return Some(self.feedback(now, *anomaly, *real, notes.as_ref(), &command.by, out));
         }
-        None
+        self.registry.on_command(now, command, out)
+    }
+
+    fn next_deadline(&self) -> Option<Duration> {
+        self.registry.next_deadline()
+    }
+
+    fn on_deadline(&mut self, now: Now, out: &mut Outbox<'_>) -> Result<(), StageError> {
+        self.registry.on_deadline(now, out);
+        Ok(())
     }
 
     fn configure(
@@ -309,14 +324,13 @@ impl Stage for Learning {
             }
             kept
         });
+        self.registry.configure(now, setting, out);
         Ok(())
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
     use crate::agents::testing::{Bench, asset, noon, plain_config, setting, tag};
     use crate::domain::anomaly::{DetectorScore, Fault, Pattern, Validated};
@@ -482,7 +496,9 @@ mod tests {
         config.assets.remove(0);
         config.modbus[0].tags.retain(|kept| kept.tag.path.asset != asset("P-101"));
         bench.configure(setting(config));
-        assert!(bench.records.values().all(|record| !record.open));
+        let learnt = [RecordKind::Label, RecordKind::Prior];
+        let learnt = bench.records.values().filter(|record| learnt.contains(&record.kind));
+        assert!(learnt.clone().count() > 0 && learnt.into_iter().all(|record| !record.open));
         assert!(feedback(&mut bench, id, false).is_err());
     }
 }

@@ -22,6 +22,7 @@ pub mod notification;
 pub mod orchestration;
 pub mod prediction;
 pub mod promise;
+mod registry;
 pub mod reporting;
 pub mod scheduling;
 #[cfg(test)]

@@ -426,6 +426,7 @@ pub(crate) fn plain_config() -> Config {
         windows: Vec::new(),
         absences: Vec::new(),
         failure_modes: Vec::<FailureMode>::new(),
+        models: Default::default(),
         hash: "0".repeat(64),
     }
 }

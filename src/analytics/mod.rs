@@ -17,4 +17,5 @@ pub mod sanity;
 pub mod spectrum;
 pub mod stats;
 pub mod survival;
+pub mod training;
 pub mod trees;

@@ -126,6 +126,33 @@ pub fn open<T: DeserializeOwned>(kind: Kind, bytes: &[u8]) -> Result<T, ModelFil
     }
 }
 
+/// What a file says it is, when it is one of this version and as it was written.
+///
+/// # Errors
+/// As [`open`].
+pub fn check(bytes: &[u8]) -> Result<Kind, ModelFileError> {
+    if bytes.len() < HEADER || &bytes[..MAGIC.len()] != MAGIC {
+        return Err(ModelFileError::Foreign);
+    }
+    let (number, version) = (bytes[8], bytes[9]);
+    let found = u32::from_le_bytes([bytes[10], bytes[11], bytes[12], bytes[13]]);
+    let wanted = checksum(number, version, &bytes[HEADER..]);
+    if found != wanted {
+        return Err(ModelFileError::Checksum { found, wanted });
+    }
+    let kind = match number {
+        1 => Kind::Prognosis,
+        2 => Kind::Classification,
+        _ => {
+            return Err(ModelFileError::Kind { found: Kind::name(number), wanted: "a known kind" });
+        }
+    };
+    if version != kind.version() {
+        return Err(ModelFileError::Version { found: version, wanted: kind.version() });
+    }
+    Ok(kind)
+}
+
 fn checksum(kind: u8, version: u8, content: &[u8]) -> u32 {
     let mut hasher = crc32fast::Hasher::new();
     hasher.update(&[kind, version]);

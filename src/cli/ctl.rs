@@ -1,5 +1,7 @@
 //! `ctl`: speaks to the running daemon over its HTTP API.
 
+mod models;
+
 use std::io::{self, Write};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -141,6 +143,11 @@ enum What {
         #[command(flatten)]
         who: Who,
     },
+    /// Models learnt from failures and findings: list, train, promote, roll back, pin, import
+    Models {
+        #[command(subcommand)]
+        what: Option<models::What>,
+    },
     /// Say whether an anomaly was real
     Feedback {
         /// Anomaly
@@ -227,6 +234,8 @@ enum CtlError {
     Refused { status: u16, detail: String },
     #[error("the token file {} cannot be read", file.display())]
     Token { file: PathBuf, source: io::Error },
+    #[error("{} cannot be read", file.display())]
+    File { file: PathBuf, source: io::Error },
     #[error("the token file {} holds no token", file.display())]
     NoToken { file: PathBuf },
 }
@@ -437,6 +446,7 @@ fn act(args: Args) -> Result<String, CtlError> {
             let columns = ["id", "stage", "event", "asset", "attempts", "error"];
             filtered("/dead-letters", &columns, &wanted)
         }
+        What::Models { what } => models::act(format, &daemon, what),
         What::Ack { id, who } => {
             give(format!("/alarms/{}/ack", encoded(&id)), json!({ "by": who.by }))
         }

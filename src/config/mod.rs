@@ -8,6 +8,7 @@ mod intake;
 mod link;
 mod links;
 mod mistake;
+mod models;
 mod parse;
 mod people;
 pub(crate) mod point;
@@ -27,6 +28,7 @@ pub use fault_script::{FaultRule, FaultScript, Mischief, load_faults, parse_faul
 pub use intake::{Column, Intake, MqttSource, MqttTag, Payload, Samples};
 pub use link::{Certificates, Host, LineOptions, Link, Parity, Rs485, Serial};
 pub use mistake::{ConfigErrors, Mistake};
+pub use models::{Issuer, Models};
 pub use parse::{load, parse};
 pub use point::{ByteOrder, Packing, Point, PointType, Sample};
 pub use policy::default_decisions;
@@ -84,6 +86,8 @@ pub struct Config {
     /// `[[failure_mode]]`: what a departing tag means per class of asset; the built-in table is
     /// searched after these.
     pub failure_modes: Vec<FailureMode>,
+    /// `[models]`
+    pub models: Models,
     /// SHA-256 over the effective configuration (hex), announced in `gateway.online`.
     pub hash: String,
 }

@@ -17,7 +17,7 @@ use super::mistake::{ConfigErrors, Place, Report};
 use super::tree::{self, NOT_AVAILABLE, Section};
 use super::{
     Approval, Config, Detection, Gateway, Http, ModbusSource, MqttSource, Store, env, links,
-    people, policy, profiles, sources, values,
+    models, people, policy, profiles, sources, values,
 };
 
 /// Largest configuration, in bytes; ten thousand tags take about 2 MiB.
@@ -176,6 +176,7 @@ fn read(root: &Section<'_>, origin: &Path, env: &BTreeMap<String, String>) -> Op
         windows: people::windows(root, &declared),
         absences: people::absences(root, &declared),
         failure_modes: policy::failure_modes(root, &declared),
+        models: models::models(&root.table_or_empty("models"), &files),
         hash: String::new(),
     };
     for key in LATER {

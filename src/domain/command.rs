@@ -7,6 +7,7 @@ use serde_json::Value;
 
 use super::decision::{Changes, Choice};
 use super::ids::{AssetId, EventId, TechnicianId};
+use super::model::{ModelKind, Parcel};
 use super::time::Timestamp;
 use super::work_order::{Completion, OrderRequest};
 
@@ -96,6 +97,32 @@ pub enum Verb {
         /// Which asset.
         asset: AssetId,
     },
+    /// Learns a model for an asset now, whatever the schedule says.
+    Train {
+        /// Which asset.
+        asset: AssetId,
+        /// What the model shall say; both when left out.
+        kind: Option<ModelKind>,
+    },
+    /// Puts a model to use.
+    Promote {
+        /// Which model.
+        model: EventId,
+    },
+    /// Takes a model out of use; its parent is in use again.
+    Rollback {
+        /// Which model.
+        model: EventId,
+    },
+    /// Pins a model, or lets it loose.
+    Pin {
+        /// Which model.
+        model: EventId,
+        /// Whether it is pinned.
+        pinned: bool,
+    },
+    /// Takes in a model that was learnt elsewhere, as a candidate.
+    ImportModel(Parcel),
     /// Tries a dead letter once more.
     Retry {
         /// The event that was set aside.

@@ -13,6 +13,7 @@ pub mod event;
 pub mod expression;
 pub mod ids;
 pub mod label;
+pub mod model;
 pub mod prognosis;
 pub mod reading;
 pub mod record;

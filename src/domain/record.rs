@@ -49,11 +49,15 @@ pub enum RecordKind {
     Counter,
     /// What a source has found out about a device (engine).
     SourceNote,
+    /// [`super::model::Model`]; its bytes are kept as long as it is open (learning).
+    Model,
+    /// Lives of an asset, and what is being learnt from them (learning).
+    Lives,
 }
 
 impl RecordKind {
     /// All kinds.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 22] = [
         Self::Alarm,
         Self::Delay,
         Self::Anomaly,
@@ -74,6 +78,8 @@ impl RecordKind {
         Self::Text,
         Self::Counter,
         Self::SourceNote,
+        Self::Model,
+        Self::Lives,
     ];
 
     /// The word in the store; never changes.
@@ -100,6 +106,8 @@ impl RecordKind {
             Self::Text => "text",
             Self::Counter => "counter",
             Self::SourceNote => "source-note",
+            Self::Model => "model",
+            Self::Lives => "lives",
         }
     }
 

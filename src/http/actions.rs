@@ -83,7 +83,7 @@ fn within(span: Option<Span>, usual: f64, longest: f64, key: &str) -> Result<f64
     }
 }
 
-fn id(text: &str) -> Result<EventId, Problem> {
+pub(super) fn id(text: &str) -> Result<EventId, Problem> {
     EventId::parse(text).map_err(|_| Problem::not_found(format!("`{text}` is no id")))
 }
 
@@ -111,7 +111,7 @@ fn person(by: Option<String>) -> Result<String, Problem> {
     }
 }
 
-async fn give(api: &Api, by: Option<String>, verb: Verb) -> Result<Value, Problem> {
+pub(super) async fn give(api: &Api, by: Option<String>, verb: Verb) -> Result<Value, Problem> {
     let command = Command { by: person(by)?, verb };
     Ok(readable(api.state.engine.command(command).await?))
 }
@@ -119,7 +119,7 @@ async fn give(api: &Api, by: Option<String>, verb: Verb) -> Result<Value, Proble
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct By {
-    by: Option<String>,
+    pub(super) by: Option<String>,
 }
 
 pub(super) async fn acknowledge(

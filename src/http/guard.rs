@@ -80,7 +80,9 @@ fn needed(api: &Shared, http: &Http, method: &Method, path: &str) -> Option<Scop
         _ if *method == Method::GET || *method == Method::HEAD => Some(Scope::Read),
         _ if path.ends_with("/retry")
             || path.ends_with("/relearn")
-            || path.ends_with("/reload") =>
+            || path.ends_with("/reload")
+            || path.ends_with("/train")
+            || path.contains("/models") =>
         {
             Some(Scope::Admin)
         }

@@ -56,6 +56,14 @@ pub(super) async fn dead_letters(State(api): State<Api>, params: Params) -> Answ
     records(&api, &params, RecordKind::DeadLetter).await
 }
 
+pub(super) async fn models(State(api): State<Api>, params: Params) -> Answer {
+    records(&api, &params, RecordKind::Model).await
+}
+
+pub(super) async fn model(State(api): State<Api>, Path(id): Path<String>) -> Answer {
+    one(&api, RecordKind::Model, id).await
+}
+
 async fn one(api: &Api, kind: RecordKind, id: String) -> Answer {
     let wanted = id.clone();
     let found = api.readers.state(move |reader| reader.record(kind, &wanted)).await?;

@@ -19,6 +19,7 @@ mod ingest;
 mod json;
 mod lists;
 mod metrics;
+mod models;
 mod page;
 mod problem;
 mod query;
@@ -162,6 +163,13 @@ fn router(
         .route("/work-orders", get(lists::work_orders).post(actions::create_order))
         .route("/decisions", get(lists::decisions))
         .route("/dead-letters", get(lists::dead_letters))
+        .route("/models", get(lists::models))
+        .route("/models", post(models::import).layer(DefaultBodyLimit::max(models::BODY_BYTES_MAX)))
+        .route("/models/{id}", get(lists::model))
+        .route("/models/{id}/promote", post(models::promote))
+        .route("/models/{id}/rollback", post(models::rollback))
+        .route("/models/{id}/pin", post(models::pin))
+        .route("/assets/{id}/train", post(models::train))
         .route("/events", get(lists::events))
         .route("/readings", get(history::list).post(ingest::take))
         .route("/forecast", get(forecast::one))

@@ -48,6 +48,8 @@ pub(super) fn record(record: &Record) -> Value {
         | RecordKind::Text
         | RecordKind::Counter
         | RecordKind::SourceNote
+        | RecordKind::Model
+        | RecordKind::Lives
         | RecordKind::Job
         | RecordKind::DeadLetter => None,
     };

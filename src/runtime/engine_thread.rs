@@ -111,6 +111,7 @@ pub fn run(
     heart: &Heart,
 ) -> Result<(), Fatal> {
     engine.settle(clock.now());
+    engine.take_stock(clock.now());
     if let Err(error) = engine.announce_corrections(clock.now()) {
         tracing::warn!(%error, "corrections of an earlier clock could not be read");
     }

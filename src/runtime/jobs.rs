@@ -4,6 +4,8 @@
 //! and the answer to the engine. A job that was open when the daemon stopped is handed out again by
 //! the engine.
 
+mod training;
+
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::thread::{self, JoinHandle};
 use std::{io, path::PathBuf};
@@ -26,27 +28,44 @@ const JOB_READINGS_MAX: usize = 4096;
 /// Readings taken from the ring at a time.
 const PAGE: usize = 8192;
 
-/// The worker's inbox.
+/// Trainings that may wait besides.
+const TRAININGS_MAX: usize = 16;
+/// How much the trainer gives way to every other thread: all it can.
+const TRAINER_NICE: i32 = 19;
+
+/// The workers' inboxes. Models are learnt by a thread of their own that gives way to all others:
+/// neither the engine nor a prediction waits for one.
 #[derive(Debug, Clone)]
 pub struct Jobs {
     inbox: SyncSender<(EventId, JobSpec)>,
+    trainings: SyncSender<(EventId, JobSpec)>,
 }
 
 impl Jobs {
-    /// Starts the worker.
+    /// Starts the workers.
     ///
     /// # Errors
-    /// When the thread cannot be started.
+    /// When a thread cannot be started.
     pub fn start(
-        ring_dir: PathBuf,
+        data_dir: PathBuf,
         setting: watch::Receiver<Setting>,
         engine: EngineHandle,
     ) -> io::Result<(Self, JoinHandle<()>)> {
         let (inbox, jobs) = sync_channel(JOBS_MAX);
+        let (trainings, waiting) = sync_channel(TRAININGS_MAX);
+        let trainer = (data_dir.clone(), setting.clone(), engine.clone());
+        thread::Builder::new().name("trainer".to_owned()).spawn(move || {
+            // On Linux this concerns the calling thread alone.
+            if let Err(error) = rustix::process::nice(TRAINER_NICE) {
+                tracing::warn!(%error, "models are learnt at the priority of everything else");
+            }
+            let (data_dir, setting, engine) = trainer;
+            training::work(&data_dir, &setting, &engine, &waiting);
+        })?;
         let worker = thread::Builder::new()
             .name("jobs".to_owned())
-            .spawn(move || work(&ring_dir, &setting, &engine, &jobs))?;
-        Ok((Self { inbox }, worker))
+            .spawn(move || work(&data_dir, &setting, &engine, &jobs))?;
+        Ok((Self { inbox, trainings }, worker))
     }
 
     /// Hands in a job; gives it back when too many wait.
@@ -54,7 +73,11 @@ impl Jobs {
     /// # Errors
     /// The job, when the inbox is full or the worker has ended.
     pub fn offer(&self, job: EventId, spec: JobSpec) -> Result<(), (EventId, JobSpec)> {
-        self.inbox.try_send((job, spec)).map_err(|error| match error {
+        let inbox = match &spec {
+            JobSpec::Degradation { .. } => &self.inbox,
+            JobSpec::Train(_) | JobSpec::Consult { .. } => &self.trainings,
+        };
+        inbox.try_send((job, spec)).map_err(|error| match error {
             TrySendError::Full(job) | TrySendError::Disconnected(job) => job,
         })
     }
@@ -83,6 +106,7 @@ fn work(
                     (_, None) => Err("the ring cannot be read".to_owned()),
                 }
             }
+            JobSpec::Train(_) | JobSpec::Consult { .. } => Err("the trainer's work".to_owned()),
         };
         if engine.blocking_send(Input::JobFinished { job, spec, result }).is_err() {
             return;

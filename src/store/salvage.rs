@@ -69,6 +69,7 @@ struct Old {
     sent_below: u64,
     seen: Option<i64>,
     readings: Option<LanePosition>,
+    models: Vec<(String, Vec<u8>)>,
 }
 
 impl Old {
@@ -98,6 +99,9 @@ impl Old {
             events,
             seen: connection::meta(conn, "seen").ok().flatten(),
             readings: state_read::position(conn, Lane::Readings).ok(),
+            models: rows(conn, "SELECT id, data FROM model", "rowid", |row| {
+                Ok((row.get(0)?, row.get(1)?))
+            }),
         }
     }
 
@@ -115,6 +119,9 @@ impl Old {
         }
         for record in &self.records {
             state::write_record(&step, record)?;
+        }
+        for (id, bytes) in &self.models {
+            state::write_model(&step, id, Some(bytes))?;
         }
         let mut numbers: BTreeMap<Class, u64> = BTreeMap::new();
         let mut first_unsent = None;

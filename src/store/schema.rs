@@ -22,7 +22,7 @@ impl Schema {
 
 /// `state.db`.
 pub(super) const STATE: Schema =
-    Schema { file: "state.db", application_id: 0x7774_5354, migrations: &[STATE_1, ERAS] };
+    Schema { file: "state.db", application_id: 0x7774_5354, migrations: &[STATE_1, ERAS, MODELS] };
 
 /// `ring.db`.
 pub(super) const RING: Schema =
@@ -128,6 +128,12 @@ CREATE TABLE burst (
     quality INTEGER NOT NULL, rate REAL, data BLOB NOT NULL
 );
 CREATE UNIQUE INDEX burst_place ON burst (tag, time);
+";
+
+/// Schema 3 of the state. `model`: the bytes of a model, under the id of its record; a row is there
+/// exactly as long as that record is open.
+const MODELS: &str = "
+CREATE TABLE model (id TEXT PRIMARY KEY, data BLOB NOT NULL);
 ";
 
 /// Schema 3 of the ring, 2 of the state: a row of `boots` is an *era*, a stretch of one boot under one clock; a boot may have

@@ -49,6 +49,8 @@ pub struct Commit {
     pub snapshots: Vec<(&'static str, Vec<u8>)>,
     /// Ends of blocks of sequence numbers that may be used before they are stored.
     pub sequences_reserved: Vec<(Class, u64)>,
+    /// Bytes of models, by the id of their record; `None` drops them.
+    pub models: Vec<(String, Option<Vec<u8>>)>,
 }
 
 impl Commit {
@@ -63,6 +65,7 @@ impl Commit {
             && self.sequences_reserved.is_empty()
             && self.utc.is_none()
             && self.corrected.is_empty()
+            && self.models.is_empty()
     }
 }
 
@@ -226,6 +229,14 @@ impl StateDb {
             tracing::error!(stage, "snapshot is damaged, the stage learns anew");
         }
         Ok(opened.map(<[u8]>::to_vec))
+    }
+
+    /// The bytes of a model; `None` when there are none.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn model(&self, id: &str) -> Result<Option<Vec<u8>>, StoreError> {
+        self.ask("reading a model", |conn| state_read::model(conn, id))
     }
 
     /// The last number given in each topic class.
@@ -444,6 +455,9 @@ fn write(conn: &mut Connection, boot: i64, commit: &Commit) -> rusqlite::Result<
     for lane in &commit.lanes {
         write_lane(&step, lane)?;
     }
+    for (id, bytes) in &commit.models {
+        write_model(&step, id, bytes.as_deref())?;
+    }
     for (stage, learnt) in &commit.snapshots {
         step.prepare_cached("INSERT OR REPLACE INTO snapshots (stage, data) VALUES (?1, ?2)")?
             .execute(params![stage, seal(learnt)])?;
@@ -505,6 +519,20 @@ pub(super) fn write_record(step: &Transaction<'_>, record: &Record) -> rusqlite:
         record.time.micros(),
         record.body.to_string(),
     ])?;
+    Ok(())
+}
+
+pub(super) fn write_model(
+    step: &Transaction<'_>,
+    id: &str,
+    bytes: Option<&[u8]>,
+) -> rusqlite::Result<()> {
+    match bytes {
+        Some(bytes) => step
+            .prepare_cached("INSERT OR REPLACE INTO model (id, data) VALUES (?1, ?2)")?
+            .execute(params![id, bytes])?,
+        None => step.prepare_cached("DELETE FROM model WHERE id = ?1")?.execute([id])?,
+    };
     Ok(())
 }
 

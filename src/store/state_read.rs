@@ -140,6 +140,14 @@ impl StateReader {
         ask!(self, "reading a record", record(&self.conn, kind, id))
     }
 
+    /// The bytes of a model; `None` when there are none.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn model(&self, id: &str) -> Result<Option<Vec<u8>>, StoreError> {
+        ask!(self, "reading a model", model(&self.conn, id))
+    }
+
     /// One event.
     ///
     /// # Errors
@@ -366,6 +374,12 @@ pub(super) fn open_records(conn: &Connection) -> rusqlite::Result<Vec<Record>> {
     let mut select = conn
         .prepare_cached(&format!("SELECT {RECORD_COLUMNS} WHERE open ORDER BY kind, time, id"))?;
     understood(select.query([])?, to_record)
+}
+
+pub(super) fn model(conn: &Connection, id: &str) -> rusqlite::Result<Option<Vec<u8>>> {
+    conn.prepare_cached("SELECT data FROM model WHERE id = ?1")?
+        .query_row([id], |row| row.get(0))
+        .optional()
 }
 
 pub(super) fn record(

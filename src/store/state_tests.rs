@@ -342,3 +342,28 @@ proptest! {
         prop_assert_eq!(unseal(&flipped), None);
     }
 }
+
+#[test]
+fn schema_2_is_migrated_and_keeps_models_with_the_commit_that_brings_them() {
+    let dir = tempfile::tempdir().unwrap();
+    {
+        let (mut state, _) = open(dir.path());
+        state.commit(&full_commit()).unwrap();
+        state.mark_clean_stop().unwrap();
+        // As a gateway that never knew of models left it.
+        state.writer.conn.execute_batch("DROP TABLE model; PRAGMA user_version = 2;").unwrap();
+        connection::set_meta(&state.writer.conn, "schema", 2).unwrap();
+    }
+    let (mut state, opened) = open(dir.path());
+    assert!(!opened.fresh && opened.quarantined.is_none());
+    check_full(&state);
+    let bytes = vec![7_u8; 100_000];
+    let bring = |bytes| Commit { models: vec![("m".to_owned(), bytes)], ..Commit::default() };
+    state.commit(&bring(Some(bytes.clone()))).unwrap();
+    drop(state);
+    let (mut state, _) = open(dir.path());
+    assert_eq!(state.model("m").unwrap(), Some(bytes.clone()));
+    assert_eq!(StateReader::open(dir.path()).unwrap().model("m").unwrap(), Some(bytes));
+    state.commit(&bring(None)).unwrap();
+    assert_eq!(state.model("m").unwrap(), None);
+}

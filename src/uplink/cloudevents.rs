@@ -245,6 +245,9 @@ pub fn kind(body: &Body) -> Option<&'static str> {
         Body::NotificationSent(_) => "notification.sent",
         Body::NotificationFailed { .. } => "notification.failed",
         Body::ModelTrained { .. } => "model.trained",
+        Body::ModelPromoted { .. } => "model.promoted",
+        Body::ModelRolledBack { .. } => "model.rolled-back",
+        Body::DriftDetected { .. } => "drift.detected",
         Body::AssetStateChanged(_) => "asset.state",
         Body::EventSetAside { .. } => "event.set-aside",
         Body::Gap { .. } => "gateway.gap",
@@ -263,6 +266,8 @@ pub fn kind(body: &Body) -> Option<&'static str> {
         | Body::NotificationQueued(_)
         | Body::WorkLogged { .. }
         | Body::BaselineReset { .. }
+        | Body::ModelDamaged { .. }
+        | Body::TrainingAbstained { .. }
         | Body::FeedbackGiven { .. }
         | Body::PriorMoved { .. }
         | Body::ReportMade { .. }

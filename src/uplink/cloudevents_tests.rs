@@ -271,6 +271,25 @@ fn bodies() -> Vec<Body> {
             asset: asset(),
             metrics: serde_json::json!({ "before": null, "after": { "tags": 4 } }),
         },
+        Body::ModelPromoted {
+            asset: asset(),
+            model: id(7),
+            replaces: Some(id(6)),
+            reason: "better on held-back lives".to_owned(),
+            metrics: serde_json::json!({ "before": 0.4, "after": 0.3 }),
+        },
+        Body::ModelRolledBack {
+            asset: asset(),
+            model: id(7),
+            restores: Some(id(6)),
+            reason: "a person asked".to_owned(),
+            metrics: serde_json::json!({}),
+        },
+        Body::DriftDetected {
+            asset: asset(),
+            model: id(7),
+            metrics: serde_json::json!({ "foreign": 3 }),
+        },
         Body::AssetStateChanged(AssetState {
             asset: asset(),
             phase: Phase::Provisional,

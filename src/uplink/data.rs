@@ -39,6 +39,23 @@ pub(crate) fn of(event: &Event) -> Value {
         Body::NotificationSent(message) => notification(message, None),
         Body::NotificationFailed { message, error } => notification(message, Some(error)),
         Body::ModelTrained { asset, metrics } => json!({ "asset": asset, "metrics": metrics }),
+        Body::ModelPromoted { asset, model, replaces, reason, metrics } => json!({
+            "asset": asset,
+            "model": model,
+            "replaces": replaces,
+            "reason": reason,
+            "metrics": metrics,
+        }),
+        Body::ModelRolledBack { asset, model, restores, reason, metrics } => json!({
+            "asset": asset,
+            "model": model,
+            "restores": restores,
+            "reason": reason,
+            "metrics": metrics,
+        }),
+        Body::DriftDetected { asset, model, metrics } => {
+            json!({ "asset": asset, "model": model, "metrics": metrics })
+        }
         Body::AssetStateChanged(state) => asset_state(state),
         Body::EventSetAside { stage, event, asset, error, attempts } => json!({
             "stage": stage,
@@ -73,6 +90,8 @@ pub(crate) fn of(event: &Event) -> Value {
         | Body::NotificationQueued(_)
         | Body::WorkLogged { .. }
         | Body::BaselineReset { .. }
+        | Body::ModelDamaged { .. }
+        | Body::TrainingAbstained { .. }
         | Body::FeedbackGiven { .. }
         | Body::PriorMoved { .. }
         | Body::ReportMade { .. }

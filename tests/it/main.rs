@@ -24,6 +24,7 @@ mod modbus_lines;
 mod modbus_lines_net;
 mod modbus_lines_peers;
 mod modbus_lines_serial;
+mod models;
 mod mqtt_links;
 mod mqtt_load;
 mod mqtt_source;

@@ -500,6 +500,11 @@ impl Stage for Detection {
             | Verb::Reschedule { .. }
             | Verb::Cancel { .. }
             | Verb::Feedback { .. }
+            | Verb::Train { .. }
+            | Verb::Promote { .. }
+            | Verb::Rollback { .. }
+            | Verb::Pin { .. }
+            | Verb::ImportModel(_)
             | Verb::Retry { .. } => None,
         }
     }

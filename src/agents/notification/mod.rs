@@ -345,6 +345,11 @@ impl Stage for Notification {
             | Body::WorkLogged { .. }
             | Body::BaselineReset { .. }
             | Body::ModelTrained { .. }
+            | Body::ModelPromoted { .. }
+            | Body::ModelRolledBack { .. }
+            | Body::ModelDamaged { .. }
+            | Body::TrainingAbstained { .. }
+            | Body::DriftDetected { .. }
             | Body::FeedbackGiven { .. }
             | Body::PriorMoved { .. }
             | Body::ReportMade { .. }

@@ -531,6 +531,11 @@ impl Stage for Orchestration {
             | Verb::Cancel { .. }
             | Verb::Feedback { .. }
             | Verb::Relearn { .. }
+            | Verb::Train { .. }
+            | Verb::Promote { .. }
+            | Verb::Rollback { .. }
+            | Verb::Pin { .. }
+            | Verb::ImportModel(_)
             | Verb::Retry { .. } => None,
         }
     }

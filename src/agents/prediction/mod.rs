@@ -203,7 +203,7 @@ impl Prediction {
         result: &Result<serde_json::Value, String>,
         out: &mut Outbox<'_>,
     ) {
-        let JobSpec::Degradation { asset, .. } = spec;
+        let JobSpec::Degradation { asset, .. } = spec else { return };
         let Some(watch) = self.watches.get_mut(asset) else { return };
         // What is not pending was asked about an earlier life or an earlier round.
         let Some(target) = watch.pending.remove(&job) else { return };

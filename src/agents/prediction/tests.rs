@@ -25,7 +25,9 @@ fn wearing(tag: &str, seconds: f64) -> f64 {
 
 /// What the runtime does: two readings a second from the ring, oldest first.
 fn worker(spec: &JobSpec) -> Result<serde_json::Value, String> {
-    let JobSpec::Degradation { tag, from, to, .. } = spec;
+    let JobSpec::Degradation { tag, from, to, .. } = spec else {
+        return Err("not a way to a limit".to_owned());
+    };
     let from = from.unwrap_or(noon()).max(noon());
     let mut readings = Vec::new();
     let mut time = from;

@@ -195,6 +195,11 @@ impl Board {
             | Body::WorkLogged { .. }
             | Body::BaselineReset { .. }
             | Body::ModelTrained { .. }
+            | Body::ModelPromoted { .. }
+            | Body::ModelRolledBack { .. }
+            | Body::ModelDamaged { .. }
+            | Body::TrainingAbstained { .. }
+            | Body::DriftDetected { .. }
             | Body::FeedbackGiven { .. }
             | Body::PriorMoved { .. }
             | Body::ReportMade { .. }

@@ -185,6 +185,11 @@ impl Day {
             | Body::WorkLogged { .. }
             | Body::BaselineReset { .. }
             | Body::ModelTrained { .. }
+            | Body::ModelPromoted { .. }
+            | Body::ModelRolledBack { .. }
+            | Body::ModelDamaged { .. }
+            | Body::TrainingAbstained { .. }
+            | Body::DriftDetected { .. }
             | Body::PriorMoved { .. }
             | Body::ReportMade { .. }
             | Body::AssetStateChanged(_)

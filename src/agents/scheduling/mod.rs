@@ -417,6 +417,11 @@ impl Stage for Scheduling {
             | Verb::Decide { .. }
             | Verb::Feedback { .. }
             | Verb::Relearn { .. }
+            | Verb::Train { .. }
+            | Verb::Promote { .. }
+            | Verb::Rollback { .. }
+            | Verb::Pin { .. }
+            | Verb::ImportModel(_)
             | Verb::Retry { .. } => return None,
         };
         self.set_wake(now);

@@ -126,7 +126,9 @@ pub struct Estimate {
 /// # Errors
 /// When the limit is not finite.
 pub fn run_job(spec: &JobSpec, readings: &[Reading]) -> Result<serde_json::Value, String> {
-    let JobSpec::Degradation { limit, upward, from, to, .. } = spec;
+    let JobSpec::Degradation { limit, upward, from, to, .. } = spec else {
+        return Err("not a way to a limit".to_owned());
+    };
     if !limit.is_finite() {
         return Err(format!("a limit of {limit} cannot be reached"));
     }

@@ -146,6 +146,17 @@ pub struct Model {
     age_weight: f64,
 }
 
+/// What a file of such a model holds.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Stored {
+    /// The column that tells units apart.
+    pub unit_column: String,
+    /// The column of times.
+    pub time_column: String,
+    /// The model.
+    pub model: Model,
+}
+
 impl Model {
     /// Why the model never answers; `None` when it does.
     #[must_use]
@@ -174,6 +185,12 @@ impl Model {
             Scale::Capped(cap) => Some(cap),
             Scale::Log(_) => None,
         }
+    }
+
+    /// Typical time between rows in training, in units of time.
+    #[must_use]
+    pub const fn step(&self) -> f64 {
+        self.step
     }
 
     /// How many operating conditions were found; 0 when they do not matter.

@@ -5,14 +5,13 @@ use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::path::PathBuf;
 
-use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::Failure;
 use super::detect::seconds;
 use super::table::{self, Table};
 use crate::analytics::model_file::{self, Kind};
-use crate::analytics::prognosis::{self, Follower, Learning, Model, Said, Trial, Unit};
+use crate::analytics::prognosis::{self, Follower, Learning, Model, Said, Stored, Trial, Unit};
 
 /// Remaining useful life, learnt from units that ran to failure
 #[derive(Debug, clap::Args)]
@@ -84,14 +83,6 @@ struct Predict {
     /// One JSON line for every output row: what each column contributes, or why nothing is said
     #[arg(long, value_name = "FILE")]
     explain: Option<PathBuf>,
-}
-
-/// What the file holds.
-#[derive(Serialize, Deserialize)]
-struct Stored {
-    unit_column: String,
-    time_column: String,
-    model: Model,
 }
 
 /// Runs the command.

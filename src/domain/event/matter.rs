@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::domain::ids::{AssetId, EventId, TagId};
+use crate::domain::model::Training;
 use crate::domain::prognosis::HealthIndex;
 use crate::domain::severity::Severity;
 use crate::domain::time::Timestamp;
@@ -101,6 +102,30 @@ pub enum JobSpec {
         /// Readings up to here.
         to: Timestamp,
     },
+    /// Learn a model from ended lives.
+    Train(Training),
+    /// What models say of the machine now.
+    Consult {
+        /// The asset.
+        asset: AssetId,
+        /// Which models; those gone meanwhile are left out.
+        models: Vec<EventId>,
+        /// Readings from here on belong to the present life.
+        from: Timestamp,
+        /// Readings up to here.
+        to: Timestamp,
+    },
+}
+
+impl JobSpec {
+    /// The asset concerned.
+    #[must_use]
+    pub const fn asset(&self) -> &AssetId {
+        match self {
+            Self::Degradation { asset, .. } | Self::Consult { asset, .. } => asset,
+            Self::Train(training) => &training.asset,
+        }
+    }
 }
 
 /// What was said under a clock that was not believed: either numbers of a topic class, or times of

@@ -282,6 +282,59 @@ pub enum Body {
         /// Metrics before and after.
         metrics: Value,
     },
+    /// A model is in use from now on.
+    ModelPromoted {
+        /// The asset.
+        asset: AssetId,
+        /// The model.
+        model: EventId,
+        /// The one it replaces.
+        replaces: Option<EventId>,
+        /// Why.
+        reason: String,
+        /// Metrics before and after.
+        metrics: Value,
+    },
+    /// A model was taken out of use.
+    ModelRolledBack {
+        /// The asset.
+        asset: AssetId,
+        /// The model.
+        model: EventId,
+        /// The one that is in use again, if one is.
+        restores: Option<EventId>,
+        /// Why.
+        reason: String,
+        /// Metrics before and after.
+        metrics: Value,
+    },
+    /// What is kept of a model is not what was written.
+    ModelDamaged {
+        /// The asset.
+        asset: AssetId,
+        /// The model.
+        model: EventId,
+        /// What is wrong.
+        error: String,
+    },
+    /// Nothing could be learnt, and why.
+    TrainingAbstained {
+        /// The asset.
+        asset: AssetId,
+        /// `rul` or `classifier`.
+        kind: String,
+        /// Why.
+        reason: String,
+    },
+    /// The machine has moved away from what a model was learnt from.
+    DriftDetected {
+        /// The asset.
+        asset: AssetId,
+        /// The model.
+        model: EventId,
+        /// What shows it.
+        metrics: Value,
+    },
     /// A person said whether an anomaly was real.
     FeedbackGiven {
         /// The asset.
@@ -413,7 +466,10 @@ impl Body {
             Self::NotificationSent(_) | Self::NotificationFailed { .. } => {
                 Some(Class::Notification)
             }
-            Self::ModelTrained { .. } => Some(Class::Model),
+            Self::ModelTrained { .. }
+            | Self::ModelPromoted { .. }
+            | Self::ModelRolledBack { .. }
+            | Self::DriftDetected { .. } => Some(Class::Model),
             Self::EventSetAside { .. } => Some(Class::DeadLetter),
             Self::AssetStateChanged(_) => Some(Class::Asset),
             Self::Gap { .. } | Self::ClockCorrected { .. } => Some(Class::Gateway),
@@ -431,6 +487,8 @@ impl Body {
             | Self::NotificationQueued(_)
             | Self::WorkLogged { .. }
             | Self::BaselineReset { .. }
+            | Self::ModelDamaged { .. }
+            | Self::TrainingAbstained { .. }
             | Self::FeedbackGiven { .. }
             | Self::PriorMoved { .. }
             | Self::ReportMade { .. }
@@ -468,9 +526,7 @@ impl Body {
             | Self::WorkOrderFailed(order, _)
             | Self::WorkOrderUnschedulable(order) => Some(&order.request.asset),
             Self::AssetStateChanged(state) => Some(&state.asset),
-            Self::JobStarted { spec } | Self::JobFinished { spec, .. } => match spec {
-                JobSpec::Degradation { asset, .. } => Some(asset),
-            },
+            Self::JobStarted { spec } | Self::JobFinished { spec, .. } => Some(spec.asset()),
             Self::EventSetAside { asset, .. } => asset.as_ref(),
             Self::AnomalyEnded { asset, .. }
             | Self::PhaseChanged { asset, .. }
@@ -482,6 +538,11 @@ impl Body {
             | Self::WorkLogged { asset, .. }
             | Self::BaselineReset { asset, .. }
             | Self::ModelTrained { asset, .. }
+            | Self::ModelPromoted { asset, .. }
+            | Self::ModelRolledBack { asset, .. }
+            | Self::ModelDamaged { asset, .. }
+            | Self::TrainingAbstained { asset, .. }
+            | Self::DriftDetected { asset, .. }
             | Self::FeedbackGiven { asset, .. }
             | Self::PriorMoved { asset, .. } => Some(asset),
             Self::NotificationQueued(_)
@@ -537,6 +598,11 @@ impl Body {
             Self::WorkLogged { .. } => "work-logged",
             Self::BaselineReset { .. } => "baseline-reset",
             Self::ModelTrained { .. } => "model-trained",
+            Self::ModelPromoted { .. } => "model-promoted",
+            Self::ModelRolledBack { .. } => "model-rolled-back",
+            Self::ModelDamaged { .. } => "model-damaged",
+            Self::TrainingAbstained { .. } => "training-abstained",
+            Self::DriftDetected { .. } => "drift-detected",
             Self::FeedbackGiven { .. } => "feedback-given",
             Self::PriorMoved { .. } => "prior-moved",
             Self::ReportMade { .. } => "report-made",

@@ -17,6 +17,7 @@
 
 mod era;
 mod history;
+mod models;
 mod pending;
 mod slot;
 #[cfg(test)]
@@ -54,6 +55,8 @@ const KEEPSAKE_EVERY: Duration = Duration::from_secs(60);
 const RETAIN_EVERY: Duration = Duration::from_secs(3600);
 /// A job that has not answered by then counts as failed.
 const JOB_PATIENCE: Duration = Duration::from_secs(300);
+/// The same of one that learns a model, and of one that an earlier run left.
+const TRAINING_PATIENCE: Duration = Duration::from_secs(3600);
 /// A stage that asks for the same deadline again right after it passed is asked again only then.
 const DEADLINE_REST: Duration = Duration::from_millis(100);
 
@@ -123,6 +126,8 @@ pub struct Engine {
     judged: Vec<Reading>,
     /// When each open job is given up.
     jobs: BTreeMap<EventId, Duration>,
+    /// Bytes of the model that this turn brings, until a record takes them.
+    parcel: Option<Vec<u8>>,
     lanes: BTreeMap<crate::port::Lane, LanePosition>,
     upstream_lacks: u64,
     last_row: u64,
@@ -176,7 +181,7 @@ impl Engine {
             .iter()
             .filter(|record| record.kind == RecordKind::Job)
             .filter_map(|record| EventId::parse(&record.id).ok())
-            .map(|job| (job, now.mono + JOB_PATIENCE))
+            .map(|job| (job, now.mono + TRAINING_PATIENCE))
             .collect();
         let mut lanes = BTreeMap::new();
         for lane in [crate::port::Lane::Events, crate::port::Lane::Readings] {
@@ -199,6 +204,7 @@ impl Engine {
             outgoing: VecDeque::new(),
             judged: Vec::new(),
             jobs,
+            parcel: None,
             lanes,
             upstream_lacks,
             last_row,
@@ -242,8 +248,19 @@ impl Engine {
     pub fn turn(&mut self, now: Now, input: Input) {
         match input {
             Input::Readings(batch) => self.take_raw(now, batch),
-            Input::Command { command, reply } => self.take_command(now, &command, reply),
+            Input::Command { mut command, reply } => {
+                if let Verb::ImportModel(parcel) = &mut command.verb {
+                    self.parcel = Some(std::mem::take(&mut parcel.content));
+                }
+                self.take_command(now, &command, reply);
+                self.parcel = None;
+            }
             Input::JobFinished { job, spec, result } => self.finish_job(now, job, spec, result),
+            Input::ModelLearnt { job, spec, facts, bytes } => {
+                self.parcel = Some(bytes);
+                self.finish_job(now, job, spec, Ok(facts));
+                self.parcel = None;
+            }
             Input::Delivered(delivery) => {
                 let index = Self::index(StageName::Notification);
                 let produced = self
@@ -660,7 +677,11 @@ fn verb_target(verb: &Verb) -> String {
         | Verb::Reschedule { order, .. }
         | Verb::Cancel { order, .. } => format!("work order {order}"),
         Verb::Feedback { anomaly, .. } => format!("anomaly {anomaly}"),
-        Verb::Relearn { asset } => format!("asset {asset}"),
+        Verb::Relearn { asset } | Verb::Train { asset, .. } => format!("asset {asset}"),
+        Verb::ImportModel(parcel) => format!("asset {}", parcel.asset),
+        Verb::Promote { model } | Verb::Rollback { model } | Verb::Pin { model, .. } => {
+            format!("model {model}")
+        }
         Verb::Retry { event } => format!("dead letter {event}"),
     }
 }

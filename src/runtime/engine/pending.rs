@@ -28,6 +28,8 @@ pub(super) struct Pending {
     waiting: Vec<oneshot::Sender<()>>,
     lanes: BTreeMap<Lane, LanePosition>,
     snapshots: BTreeMap<&'static str, Vec<u8>>,
+    /// Bytes of models to keep, or (none) to drop.
+    models: BTreeMap<String, Option<Vec<u8>>>,
     /// Last number given per class.
     sequences: BTreeMap<Class, u64>,
     /// Events of the front that were handed out from memory already.
@@ -53,6 +55,7 @@ impl Pending {
             waiting: Vec::new(),
             lanes: BTreeMap::new(),
             snapshots: BTreeMap::new(),
+            models: BTreeMap::new(),
             sequences,
             released_early: 0,
             fallen: 0,
@@ -91,6 +94,10 @@ impl Pending {
 
     pub(super) fn snapshot(&mut self, stage: &'static str, bytes: Vec<u8>) {
         self.snapshots.insert(stage, bytes);
+    }
+
+    pub(super) fn model(&mut self, id: String, bytes: Option<Vec<u8>>) {
+        self.models.insert(id, bytes);
     }
 
     pub(super) fn answer(&mut self, reply: oneshot::Sender<CommandResult>, result: CommandResult) {
@@ -137,6 +144,7 @@ impl Pending {
             lanes: std::mem::take(&mut self.lanes).into_values().collect(),
             snapshots: std::mem::take(&mut self.snapshots).into_iter().collect(),
             sequences_reserved: Vec::new(),
+            models: std::mem::take(&mut self.models).into_iter().collect(),
         }
     }
 
@@ -154,6 +162,9 @@ impl Pending {
         }
         for (stage, bytes) in commit.snapshots {
             self.snapshots.entry(stage).or_insert(bytes);
+        }
+        for (id, bytes) in commit.models {
+            self.models.entry(id).or_insert(bytes);
         }
     }
 

@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use super::{Engine, JOB_PATIENCE};
+use super::{Engine, JOB_PATIENCE, TRAINING_PATIENCE};
 use crate::agents::{Chain, Effect, Outbox, Stage, StageError};
 use crate::domain::command::{CommandResult, Refusal};
-use crate::domain::event::{Body, Event, Phase};
+use crate::domain::event::{Body, Event, JobSpec, Phase};
 use crate::domain::ids::EventId;
 use crate::domain::reading::Reading;
 use crate::domain::record::{Record, RecordKind};
@@ -172,7 +172,11 @@ impl Engine {
                     .find(|event| event.id == *job)
                     .map_or(*job, |event| event.correlation);
                 let body = json!({ "spec": spec, "correlation": correlation });
-                self.jobs.insert(*job, now.mono + JOB_PATIENCE);
+                let patience = match spec {
+                    JobSpec::Degradation { .. } => JOB_PATIENCE,
+                    JobSpec::Train(_) | JobSpec::Consult { .. } => TRAINING_PATIENCE,
+                };
+                self.jobs.insert(*job, now.mono + patience);
                 self.keep(Record::new(RecordKind::Job, job, now.utc, &body).in_state("open", true));
             }
             self.pending.effect(effect);
@@ -183,6 +187,7 @@ impl Engine {
     /// Writes a record and keeps the mirror of open ones.
     pub(super) fn keep(&mut self, record: Record) {
         let identity = (record.kind, record.id.clone());
+        self.shelve_model(&record, &identity);
         if record.open {
             self.mirror.insert(identity, record.clone());
         } else {

@@ -202,6 +202,11 @@ pub(crate) struct Http {
 }
 
 impl Http {
+    /// Where it listens.
+    pub(crate) fn url(&self) -> &str {
+        &self.url
+    }
+
     /// Status and JSON of a path.
     pub(crate) fn get(&self, path: &str) -> Result<(u16, Value), ureq::Error> {
         let mut reply = self.agent.get(format!("{}{path}", self.url)).call()?;

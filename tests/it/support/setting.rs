@@ -51,6 +51,7 @@ pub(crate) fn setting(modbus: Vec<ModbusSource>, mqtt: Vec<MqttSource>) -> Setti
         windows: Vec::new(),
         absences: Vec::new(),
         failure_modes: Vec::new(),
+        models: Default::default(),
         hash: String::new(),
     };
     let keys = config.tags().zip(0..).map(|((_, tag, _), key)| (tag.path.clone(), TagKey(key)));
