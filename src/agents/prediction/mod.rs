@@ -139,6 +139,9 @@ impl Prediction {
             return;
         };
         let (Some(asset), Some(tag)) = (&alarm.asset, &alarm.tag) else { return };
+        if self.targets(asset, &Watch::default()).is_empty() {
+            return;
+        }
         let watch = self.watches.entry(asset.clone()).or_default();
         // Values near a limit cross it again and again: one question a tag.
         let same = |asked: &Asked| asked.by_alarm && asked.tags.first() == Some(tag);
@@ -441,11 +444,10 @@ impl Prediction {
         // Said once per anomaly; the same answer to the same question is no news.
         if watch.abstained != Some(anomaly) {
             watch.abstained = Some(anomaly);
+            let by_alarm = watch.asked.get(&anomaly).is_some_and(|asked| asked.by_alarm);
+            let anomaly = (!by_alarm).then_some(anomaly);
             let asset = asset.clone();
-            out.emit_from(
-                chain,
-                Body::PredictionAbstained { asset, anomaly: Some(anomaly), reason },
-            );
+            out.emit_from(chain, Body::PredictionAbstained { asset, anomaly, reason });
         }
     }
 

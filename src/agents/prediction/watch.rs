@@ -102,8 +102,10 @@ pub(super) struct Watch {
 }
 
 impl Watch {
+    /// The newest question; one about an anomaly goes before those of alarms.
     pub(super) fn newest(&self) -> Option<(EventId, &Asked)> {
-        self.asked.last_key_value().map(|(id, asked)| (*id, asked))
+        let anomaly = self.asked.iter().rfind(|(_, asked)| !asked.by_alarm);
+        anomaly.or_else(|| self.asked.last_key_value()).map(|(id, asked)| (*id, asked))
     }
 
     /// Since when the oldest departure has been seen.
