@@ -84,6 +84,7 @@ fn prediction(bench: &Bench, anomaly: EventId) -> Prediction {
         repair_seconds: 3600.0,
         anomaly: Some(anomaly),
         track_record: crate::domain::prognosis::TrackRecord::default(),
+        explanation: Default::default(),
     }
 }
 

@@ -90,6 +90,22 @@ pub struct Prediction {
     /// How earlier predictions of this failure mode of this asset did.
     #[serde(default)]
     pub track_record: TrackRecord,
+    /// Why it says so.
+    #[serde(default)]
+    pub explanation: Explanation,
+}
+
+/// Why a prediction says what it says: short sentences with numbers.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct Explanation {
+    /// Which stage of the prediction spoke: `limit` (it is crossed already) or `trend`.
+    pub stage: String,
+    /// What it rests on.
+    pub evidence: Vec<String>,
+    /// Failed peers it was compared with.
+    pub peers: Vec<String>,
+    /// What would change its mind.
+    pub would_change: Vec<String>,
 }
 
 /// How often predictions were right so far.

@@ -21,6 +21,8 @@ pub const SCENARIOS: [&str; 8] = [
 const WEAR_MAX: f64 = 4.0;
 /// Beyond this share of the rated flow a seal has no lips left; the leak stays there.
 const LEAK_MAX: f64 = 0.6;
+/// Where the leak of [`Part::Seal`] ends, which is far beyond any limit.
+const WORN_LEAK_MAX: f64 = 2.0;
 /// Beyond this windings would have burnt; they get no warmer.
 const COOLING_MAX: f64 = 4.0;
 /// Share of the rated flow that leaks after [`FaultKind::SealLeak`]'s `span`.
@@ -189,6 +191,7 @@ impl Scenario {
     /// How far damage on `asset` has gone `seconds` after the start.
     pub(crate) fn damage(&self, asset: &str, seconds: f64) -> Damage {
         let mut damage = Damage::default();
+        let mut worn_leak = 0.0;
         for fault in self.faults.iter().filter(|fault| fault.asset == asset) {
             let grown = (seconds - fault.onset.as_secs_f64()).max(0.0) * self.wear_speed;
             match fault.kind {
@@ -202,7 +205,7 @@ impl Scenario {
                     let worn = reach * law.at(grown / span.as_secs_f64());
                     match part {
                         Part::Bearing => damage.wear += worn,
-                        Part::Seal => damage.leak += worn,
+                        Part::Seal => worn_leak += worn,
                         Part::Cooling => damage.cooling += worn,
                     }
                 }
@@ -213,7 +216,8 @@ impl Scenario {
         }
         Damage {
             wear: damage.wear.min(WEAR_MAX),
-            leak: damage.leak.min(LEAK_MAX),
+            // A worn part goes on until the pump gives nothing any more.
+            leak: damage.leak.min(LEAK_MAX) + f64::min(worn_leak, WORN_LEAK_MAX),
             cooling: damage.cooling.min(COOLING_MAX),
         }
     }

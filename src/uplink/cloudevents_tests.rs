@@ -251,6 +251,7 @@ fn bodies() -> Vec<Body> {
             repair_seconds: 7200.0,
             anomaly: Some(id(2)),
             track_record: crate::domain::prognosis::TrackRecord::default(),
+            explanation: Default::default(),
         }),
         Body::DecisionRequested(decision(None)),
         Body::DecisionMade(decision(Some(answer))),

@@ -266,6 +266,7 @@ pub(crate) fn prediction(prediction: &Prediction) -> Value {
         "repair_seconds": prediction.repair_seconds,
         "anomaly_id": prediction.anomaly,
         "track_record": prediction.track_record,
+        "explanation": prediction.explanation,
     })
 }
 

@@ -112,6 +112,7 @@ fn prediction(days: f64, as_of: Timestamp) -> Body {
         repair_seconds: 3600.0,
         anomaly: None,
         track_record: crate::domain::prognosis::TrackRecord::default(),
+        explanation: Default::default(),
     })
 }
 

@@ -80,6 +80,7 @@ fn predict(bench: &mut Bench, anomaly: EventId, p50: f64) {
         repair_seconds: 3600.0,
         anomaly: Some(anomaly),
         track_record: crate::domain::prognosis::TrackRecord::default(),
+        explanation: Default::default(),
     };
     bench.emit_from(
         Chain { cause: anomaly, correlation: anomaly },

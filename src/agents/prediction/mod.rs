@@ -15,6 +15,7 @@
 //! Bounds: [`TAGS_MAX`] limits followed per asset, one round at a time, [`ANOMALIES_MAX`] anomalies
 //! per asset. A job that does not answer within [`JOB_PATIENCE`] is given up.
 
+mod explain;
 mod scorecard;
 mod watch;
 
@@ -26,10 +27,14 @@ use self::watch::{Asked, Standing, Target, Watch};
 use super::failure_modes;
 use super::{Chain, Effect, Outbox, Saved, Setting, Stage, StageError, StageName};
 use crate::analytics::degradation::{Estimate, Outlook};
+use crate::analytics::spectrum::{ZoneLimits, zone_limits};
+use crate::domain::alarm::{Alarm, AlarmCause, LimitKind};
+use crate::domain::asset::Asset;
 use crate::domain::event::{Body, Event, JobSpec};
 use crate::domain::ids::{AssetId, EventId, TagId};
 use crate::domain::prognosis::{HealthIndex, Prediction as Prognosis, Quantiles};
 use crate::domain::record::{Record, RecordKind};
+use crate::domain::tag::Tag;
 use crate::domain::time::{Now, Timestamp};
 
 /// Limits followed per asset and round.
@@ -107,7 +112,14 @@ impl Prediction {
     ) {
         let since = self.begun.remove(&anomaly).unwrap_or(now.utc);
         let watch = self.watches.entry(asset.clone()).or_default();
-        watch.asked.insert(anomaly, Asked { chain, tags: tags.to_vec(), since });
+        let asked = Asked { chain, tags: tags.to_vec(), since, over: false, by_alarm: false };
+        watch.asked.insert(anomaly, asked);
+        self.look(now, asset, out);
+    }
+
+    /// A new question is looked into, after the round that runs.
+    fn look(&mut self, now: Now, asset: &AssetId, out: &mut Outbox<'_>) {
+        let watch = self.watches.entry(asset.clone()).or_default();
         while watch.asked.len() > ANOMALIES_MAX {
             watch.asked.pop_first();
         }
@@ -118,6 +130,42 @@ impl Prediction {
             watch.due = Some(now.mono);
             self.keep(now, asset, out);
         }
+    }
+
+    /// A warning limit is crossed: what wears too slowly to look unusual from one hour to the next
+    /// is followed from here.
+    fn warned(&mut self, now: Now, event: &Event, alarm: &Alarm, out: &mut Outbox<'_>) {
+        let AlarmCause::Limit { which: LimitKind::High | LimitKind::Low, .. } = alarm.cause else {
+            return;
+        };
+        let (Some(asset), Some(tag)) = (&alarm.asset, &alarm.tag) else { return };
+        if self.targets(asset, &Watch::default()).is_empty() {
+            return;
+        }
+        let watch = self.watches.entry(asset.clone()).or_default();
+        // Values near a limit cross it again and again: one question a tag.
+        let same = |asked: &Asked| asked.by_alarm && asked.tags.first() == Some(tag);
+        if let Some((known, mut asked)) = watch
+            .asked
+            .iter()
+            .find(|(_, asked)| same(asked))
+            .map(|(id, asked)| (*id, asked.clone()))
+        {
+            asked.over = false;
+            watch.asked.remove(&known);
+            watch.asked.insert(alarm.id, asked);
+            self.keep(now, asset, out);
+            return;
+        }
+        let asked = Asked {
+            chain: Chain::of(event),
+            tags: vec![tag.clone()],
+            since: event.time,
+            over: false,
+            by_alarm: true,
+        };
+        watch.asked.insert(alarm.id, asked);
+        self.look(now, asset, out);
     }
 
     /// The limits to follow: those of the anomalies' tags, most answerable first, then the rest of
@@ -132,10 +180,16 @@ impl Prediction {
             let limits = [(tag.limits.high_high, true), (tag.limits.low_low, false)];
             for (limit, upward) in limits {
                 let Some(limit) = limit else { continue };
-                let target = Target { tag: tag.path.tag.clone(), limit, upward };
+                let target = Target { tag: tag.path.tag.clone(), limit, upward, iso_group: None };
                 if targets.len() < TAGS_MAX && !targets.contains(&target) {
                     targets.push(target);
                 }
+            }
+            if let Some(target) = zone_end(plant.assets.get(asset), tag)
+                && targets.len() < TAGS_MAX
+                && !targets.contains(&target)
+            {
+                targets.push(target);
             }
         }
         targets
@@ -302,7 +356,13 @@ impl Prediction {
                 }
             }
             let story = Chain { cause: event, correlation: chain.correlation };
-            self.await_truth(now, story, &prediction, target.upward, out);
+            if estimate.health > 0.0 {
+                self.await_truth(now, story, &prediction, target.upward, out);
+            } else if target.iso_group.is_some() {
+                // No alarm will tell: the tag has no limit of its own.
+                let (tag, at) = (target.tag.clone(), prediction.as_of);
+                self.settle(now, asset, out, |card| card.reached(&tag, true, at));
+            }
         }
     }
 
@@ -318,6 +378,8 @@ impl Prediction {
         let tag = self.setting.plant.tag(key)?;
         let mode = failure_modes::infer(&self.setting.config, known, tag, Some(target.upward));
         let track_record = self.cards.record(asset, &mode.id);
+        let asked = self.watches.get(asset).and_then(|watch| watch.asked.get(&anomaly));
+        let by_alarm = asked.is_some_and(|asked| asked.by_alarm);
         Some(Prognosis {
             asset: asset.clone(),
             tag: target.tag.clone(),
@@ -326,15 +388,20 @@ impl Prediction {
             as_of: estimate.as_of,
             limit: target.limit,
             value: estimate.value,
-            method: METHOD.to_owned(),
+            method: match target.iso_group {
+                None => METHOD.to_owned(),
+                Some(_) => format!("{METHOD} to ISO 20816-3 zone C/D"),
+            },
             confidence: estimate.confidence.clamp(0.0, 1.0),
             probability_7_30_90_d: estimate.probability_7_30_90_d,
             health: HealthIndex::new(estimate.health),
             actions: mode.actions,
             skills: mode.skills,
             repair_seconds: mode.repair.as_secs_f64(),
-            anomaly: Some(anomaly),
+            // An alarm is no anomaly: nobody would find it by that id.
+            anomaly: (!by_alarm).then_some(anomaly),
             track_record,
+            explanation: explain::trend(tag, target, estimate),
         })
     }
 
@@ -367,14 +434,20 @@ impl Prediction {
             self.settle(now, asset, out, |card| card.withdrawn(&mode));
         }
         let Some(watch) = self.watches.get_mut(asset) else { return };
+        if watch.rounds_lost >= LOST_ROUNDS {
+            watch.asked.retain(|_, asked| !asked.over);
+            if watch.asked.is_empty() {
+                self.close(now, asset, "the alarm has cleared", out);
+                return;
+            }
+        }
         // Said once per anomaly; the same answer to the same question is no news.
         if watch.abstained != Some(anomaly) {
             watch.abstained = Some(anomaly);
+            let by_alarm = watch.asked.get(&anomaly).is_some_and(|asked| asked.by_alarm);
+            let anomaly = (!by_alarm).then_some(anomaly);
             let asset = asset.clone();
-            out.emit_from(
-                chain,
-                Body::PredictionAbstained { asset, anomaly: Some(anomaly), reason },
-            );
+            out.emit_from(chain, Body::PredictionAbstained { asset, anomaly, reason });
         }
     }
 
@@ -436,6 +509,15 @@ const LIFE: &str = "life:";
 fn pause(min: Duration, seconds: f64) -> Duration {
     let wanted = Duration::try_from_secs_f64(seconds).unwrap_or(PAUSE_MAX);
     wanted.clamp(PAUSE_MIN, PAUSE_MAX).max(min)
+}
+
+/// Where zone C of ISO 20816-3 ends, for a velocity of vibration without a failure limit of its own;
+/// on a rigid support, which is the stricter row.
+fn zone_end(asset: Option<&std::sync::Arc<Asset>>, tag: &Tag) -> Option<Target> {
+    let group = asset?.iso20816_group?;
+    let velocity = tag.unit == "mm/s" && tag.limits.high_high.is_none();
+    let ZoneLimits([_, _, limit]) = velocity.then(|| zone_limits(group, false))??;
+    Some(Target { tag: tag.path.tag.clone(), limit, upward: true, iso_group: Some(group) })
 }
 
 /// The chain of an anomaly, going on from the event that is handled.
@@ -511,6 +593,18 @@ impl Stage for Prediction {
             }
             Body::AlarmRaised(alarm) | Body::AlarmUpdated(alarm) => {
                 self.settle_alarm(now, alarm, event.time, out);
+                if event.body.kind() == "alarm-raised" {
+                    self.warned(now, event, alarm, out);
+                }
+            }
+            Body::AlarmCleared(alarm) => {
+                let watch = alarm.asset.as_ref().and_then(|asset| self.watches.get_mut(asset));
+                if let Some(asked) = watch.and_then(|watch| watch.asked.get_mut(&alarm.id)) {
+                    asked.over = true;
+                    if let Some(asset) = &alarm.asset {
+                        self.keep(now, asset, out);
+                    }
+                }
             }
             _ => {}
         }

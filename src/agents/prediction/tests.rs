@@ -216,6 +216,9 @@ fn an_asset_without_failure_limits_is_abstained_from() {
     for one in &mut config.modbus[0].tags {
         one.tag.limits = crate::domain::tag::Limits::default();
     }
+    for asset in &mut config.assets {
+        asset.iso20816_group = None;
+    }
     let mut bench = Bench::new(setting(config), |setting| vec![Box::new(Prediction::new(setting))]);
     request(&mut bench, noon());
     assert_eq!(bench.count("prediction-abstained"), 1);
@@ -358,4 +361,25 @@ fn from_an_anomaly_to_an_authorised_order_in_one_chain() {
     let alien: Vec<_> = bench.events.iter().filter(|event| event.correlation != id).collect();
     assert!(alien.is_empty(), "{alien:?}");
     assert_eq!(bench.count("decision-made"), 1);
+}
+
+#[test]
+fn a_velocity_without_a_limit_is_followed_to_the_end_of_zone_c() {
+    let mut config = plain_config();
+    for one in &mut config.modbus[0].tags {
+        one.tag.limits = crate::domain::tag::Limits::default();
+    }
+    let mut bench = Bench::new(setting(config), |setting| vec![Box::new(Prediction::new(setting))])
+        .work_with(worker);
+    until(&mut bench, ONSET + 60.0);
+    let since = bench.now.utc.before(Duration::from_secs(20));
+    request(&mut bench, since);
+    until(&mut bench, ONSET + 90.0);
+    let prediction = predicted(&bench);
+    // Group 2 on a rigid support.
+    assert!((prediction.limit - 4.5).abs() < 1e-9 && prediction.method.contains("ISO 20816-3"));
+    assert_eq!(prediction.explanation.stage, "trend");
+    let told = prediction.explanation.evidence.join(" ");
+    assert!(told.contains("end of zone C") && told.contains("probability"), "{told}");
+    assert!(!prediction.explanation.would_change.is_empty());
 }

@@ -19,6 +19,13 @@ pub(super) struct Asked {
     pub tags: Vec<TagId>,
     /// Since when the departure has been seen.
     pub since: Timestamp,
+    /// A limit alarm asked for it and has cleared: it is followed only while a trend is proven,
+    /// because values near a limit cross it many times.
+    #[serde(default)]
+    pub over: bool,
+    /// A limit alarm asked for it, no anomaly.
+    #[serde(default)]
+    pub by_alarm: bool,
 }
 
 /// A limit that is followed.
@@ -27,6 +34,10 @@ pub(super) struct Target {
     pub tag: TagId,
     pub limit: f64,
     pub upward: bool,
+    /// The tag has no failure limit of its own: this is the end of zone C of ISO 20816-3 for this
+    /// group of machines.
+    #[serde(default)]
+    pub iso_group: Option<u8>,
 }
 
 /// The prediction that was announced last.
@@ -91,8 +102,10 @@ pub(super) struct Watch {
 }
 
 impl Watch {
+    /// The newest question; one about an anomaly goes before those of alarms.
     pub(super) fn newest(&self) -> Option<(EventId, &Asked)> {
-        self.asked.last_key_value().map(|(id, asked)| (*id, asked))
+        let anomaly = self.asked.iter().rfind(|(_, asked)| !asked.by_alarm);
+        anomaly.or_else(|| self.asked.last_key_value()).map(|(id, asked)| (*id, asked))
     }
 
     /// Since when the oldest departure has been seen.

@@ -102,6 +102,7 @@ fn prediction(mode: &str, hours: f64, health: f64) -> Body {
         repair_seconds: 3600.0,
         anomaly: None,
         track_record: crate::domain::prognosis::TrackRecord::default(),
+        explanation: Default::default(),
     })
 }
 

@@ -14,7 +14,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::survival::{first_passage_cdf, quantile};
+use super::survival::{first_passage_cdf, normal_cdf, quantile};
 use crate::domain::event::JobSpec;
 use crate::domain::reading::Reading;
 use crate::domain::time::Timestamp;
@@ -114,6 +114,9 @@ pub struct Estimate {
     pub health: f64,
     /// Share of the evidence for growth that gets faster.
     pub accelerating: f64,
+    /// Probability that the drift goes towards the limit at all.
+    #[serde(default)]
+    pub drift_probability: f64,
     /// How sure the method is, 0 to 1.
     pub confidence: f64,
     /// Probability of reaching the limit within 7, 30 and 90 days.
@@ -167,6 +170,7 @@ pub fn follow(points: &[(Timestamp, f64)], limit: f64, upward: bool) -> Outlook 
             normal: sign * recent,
             health: 0.0,
             accelerating: 0.0,
+            drift_probability: 1.0,
             confidence: 1.0,
             probability_7_30_90_d: [1.0; 3],
         });
@@ -405,7 +409,8 @@ impl Window {
         let floor = n * (1e-6 * (limit - best.level)).powi(2);
         let mut paths = Vec::new();
         let mut sum = 0.0;
-        let (mut value, mut normal, mut onset, mut accelerating) = (0.0, 0.0, 0.0, 0.0);
+        let (mut value, mut normal, mut onset) = (0.0, 0.0, 0.0);
+        let (mut accelerating, mut towards) = (0.0, 0.0);
         for model in models.iter().take(MODELS_MAX) {
             let ratio = model.rest.max(floor) / best.rest.max(floor);
             let weight = (-0.5 * effective * ratio.ln()).exp();
@@ -446,6 +451,7 @@ impl Window {
             value += weight * now;
             normal += weight * model.level;
             onset += weight * model.onset;
+            towards += weight * normal_cdf(model.slope / slope_sd.max(f64::MIN_POSITIVE));
             accelerating += if model.rate > 0.0 { weight } else { 0.0 };
         }
         for path in &mut paths {
@@ -473,6 +479,7 @@ impl Window {
             normal,
             health,
             accelerating: accelerating / sum,
+            drift_probability: towards / sum,
             confidence: cdf(horizon) * (1.0 - 0.5 * vagueness),
             probability_7_30_90_d: [within(7.0), within(30.0), within(90.0)],
         };

@@ -1,5 +1,7 @@
 //! The five stages from raw values to predictions behind the simulated plant, in virtual time.
 
+#![allow(unreachable_pub, reason = "a benchmark and the tests share this file")]
+
 use std::collections::{BTreeMap, VecDeque};
 use std::path::Path;
 use std::sync::Arc;
@@ -81,11 +83,6 @@ impl Line {
     /// Virtual seconds since the start.
     pub fn seconds(&self) -> f64 {
         self.now.mono.as_secs_f64()
-    }
-
-    /// The time of `seconds` after the start.
-    pub fn seconds_at(&self, time: Timestamp) -> f64 {
-        self.seconds() - self.now.utc.since(time).as_secs_f64()
     }
 
     /// The next poll and all that follows from it.

