@@ -39,6 +39,8 @@ impl Daemon {
             .args(["run", "--config"])
             .arg(configuration)
             .env("NOTIFY_SOCKET", &socket)
+            // As in systemd/wheeltap.service.
+            .env("MALLOC_ARENA_MAX", "1")
             .stdout(Stdio::null())
             .stderr(log)
             .spawn()
