@@ -173,12 +173,13 @@ impl Table {
     }
 }
 
-/// A number; NaN for a missing or an endless one.
+/// A number; NaN for a missing one; `None` for what is no finite number.
 pub(super) fn number(text: &str) -> Option<f64> {
     if is_missing(text) {
         return Some(f64::NAN);
     }
-    text.parse::<f64>().ok().map(|value| if value.is_finite() { value } else { f64::NAN })
+    // `inf` and `1e400` are no measurements, and no way to leave one out.
+    text.parse::<f64>().ok().filter(|value| !value.is_infinite())
 }
 
 /// Whether a cell says that there is no value.

@@ -353,6 +353,29 @@ async fn c03_an_answer_later_than_the_drain_is_not_taken_for_another_of_its_shap
     assert!(asked - gave_up < Duration::from_millis(220), "{:?}", asked - gave_up);
 }
 
+/// A device that is always late: each answer comes after the next request of its kind was sent.
+#[tokio::test(start_paused = true)]
+async fn c03_a_device_that_is_always_late_never_answers_for_another_address() {
+    let late = PATIENCE + Duration::from_millis(400);
+    let (_far, mut client) = scripted(&LineOptions::default(), move |ask, _| {
+        vec![(late, truth(Framing::Rtu, ask))]
+    });
+    let (mut right, mut none) = (0, 0);
+    for round in 0..40_u16 {
+        for address in [100, 100, 200, 100, 300, 200] {
+            match client.read(1, address, 3).await {
+                Ok(Answer::Registers(words)) => {
+                    assert_eq!(words[1], word(1, address + 1), "round {round}, {address}");
+                    right += 1;
+                }
+                Ok(other) => panic!("{other:?}"),
+                Err(_) => none += 1,
+            }
+        }
+    }
+    assert!(none > 0, "{right} right, {none} without an answer");
+}
+
 #[tokio::test(start_paused = true)]
 async fn c05_a_line_that_babbles_is_an_error_within_bounds() {
     let (_far, mut client) = scripted(&LineOptions::default(), |_, _| {

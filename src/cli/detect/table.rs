@@ -209,7 +209,8 @@ pub(in crate::cli) fn number(text: &str) -> Option<f64> {
     if text.is_empty() || text.eq_ignore_ascii_case("nan") || text.eq_ignore_ascii_case("null") {
         return Some(f64::NAN);
     }
-    text.parse::<f64>().ok().map(|value| if value.is_finite() { value } else { f64::NAN })
+    // `inf` and `1e400` are no measurements, and no way to leave one out.
+    text.parse::<f64>().ok().filter(|value| !value.is_infinite())
 }
 
 /// A time in seconds: a plain number, `YYYY-MM-DD hh:mm:ss` as UTC, or RFC 3339.

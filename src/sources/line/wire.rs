@@ -30,6 +30,8 @@ const BUFFER: usize = 2 * FRAME_MAX;
 const DRAIN_MAX: Duration = Duration::from_secs(2);
 /// How long an answer that did not come is reckoned with, beyond the time it was given.
 const DEBT_MIN: Duration = Duration::from_secs(1);
+/// Answers that are reckoned with at a time; the one due first makes room.
+const DEBTS_MAX: usize = 8;
 
 /// What bytes go through: a socket, TLS over one, a serial port, or memory.
 pub trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
@@ -89,7 +91,7 @@ pub(super) struct Wire {
     last_unit: Option<u8>,
     /// There may be bytes of the last exchange on the line.
     dirty: bool,
-    debt: Option<Debt>,
+    debts: Vec<Debt>,
     buffer: [u8; BUFFER],
 }
 
@@ -112,7 +114,7 @@ impl Wire {
             last_unit: None,
             // What waits in a port that was just opened is nobody's answer.
             dirty: framing == Framing::Rtu,
-            debt: None,
+            debts: Vec::new(),
             buffer: [0; BUFFER],
         }
     }
@@ -153,15 +155,18 @@ impl Wire {
         self.last_unit = Some(query.unit);
         let done = done.unwrap_or(Err(WireError::Timeout(given)));
         match &done {
+            // It may have been the answer to the try before; then this one's is still to come.
+            Ok(_) if self.owes(query) => self.owe(query, given),
             Ok(_) => {}
             Err(error) => {
                 self.dirty = true;
+                // What came instead may have been an older answer; then this one's is under way.
+                let late = matches!(error, WireError::Timeout(_));
+                if late || self.debts.iter().any(|debt| debt.query.looks_like(query)) {
+                    self.owe(query, given);
+                }
                 match error {
-                    WireError::Timeout(_) => {
-                        counters.timeouts += 1;
-                        let until = self.idle_since + given.max(DEBT_MIN);
-                        self.debt = Some(Debt { query: *query, until });
-                    }
+                    WireError::Timeout(_) => counters.timeouts += 1,
                     WireError::Frame(FrameError::Checksum) => counters.checksums += 1,
                     WireError::Frame(_) | WireError::Echoed | WireError::Echo => {
                         counters.mismatches += 1;
@@ -244,14 +249,32 @@ impl Wire {
             self.drain(counters).await?;
             self.dirty = false;
         }
-        if let Some(debt) = self.debt
-            && debt.query.looks_like(query)
-            && debt.query != *query
-        {
-            self.listen_until(debt.until, counters).await?;
-            self.debt = None;
+        let taken = |debt: &Debt| debt.query.looks_like(query) && debt.query != *query;
+        let owed = self.debts.iter().filter(|debt| taken(debt)).map(|debt| debt.until).max();
+        if let Some(until) = owed {
+            self.listen_until(until, counters).await?;
+            self.debts.retain(|debt| !taken(debt));
         }
         self.listen_until(self.ready_at(query), counters).await
+    }
+
+    /// Whether a late answer to this request is reckoned with.
+    fn owes(&self, query: &Query) -> bool {
+        self.debts.iter().any(|debt| debt.query == *query && debt.until > self.idle_since)
+    }
+
+    /// Reckons with an answer to this request that has yet to come.
+    fn owe(&mut self, query: &Query, given: Duration) {
+        if self.framing == Framing::Tcp {
+            return;
+        }
+        let now = self.idle_since;
+        self.debts.retain(|debt| debt.query != *query && debt.until > now);
+        if self.debts.len() == DEBTS_MAX {
+            let first = (0..DEBTS_MAX).min_by_key(|place| self.debts[*place].until);
+            self.debts.swap_remove(first.unwrap_or(0));
+        }
+        self.debts.push(Debt { query: *query, until: now + given.max(DEBT_MIN) });
     }
 
     /// Waits, and drains the line if something comes meanwhile.

@@ -1,8 +1,10 @@
 //! Lives from new to failed through detection, validation, orchestration and prediction, with wear
 //! laws that nothing of these knows. The long form is `cargo bench --bench lives`.
 
-pub mod campaign;
-pub mod line;
+#[allow(dead_code, reason = "the bench runs all kinds, the test a draw")]
+pub(crate) mod campaign;
+#[allow(dead_code, reason = "the bench prints more of a life")]
+pub(crate) mod line;
 
 use campaign::{Kind, run};
 
