@@ -1,6 +1,8 @@
 //! The registry of models against the daemon as a process: learning from its own history, people's
 //! words, models from elsewhere, and what a kill and damaged bytes do.
 
+#![allow(clippy::disallowed_methods, reason = "a process is watched on the wall clock")]
+
 use std::fmt::Write as _;
 use std::fs;
 use std::time::Duration;

@@ -72,6 +72,7 @@ impl Jobs {
     ///
     /// # Errors
     /// The job, when the inbox is full or the worker has ended.
+    #[expect(clippy::result_large_err, reason = "the job itself comes back; it is rare")]
     pub fn offer(&self, job: EventId, spec: JobSpec) -> Result<(), (EventId, JobSpec)> {
         let inbox = match &spec {
             JobSpec::Degradation { .. } => &self.inbox,
