@@ -357,9 +357,8 @@ async fn c03_an_answer_later_than_the_drain_is_not_taken_for_another_of_its_shap
 #[tokio::test(start_paused = true)]
 async fn c03_a_device_that_is_always_late_never_answers_for_another_address() {
     let late = PATIENCE + Duration::from_millis(400);
-    let (_far, mut client) = scripted(&LineOptions::default(), move |ask, _| {
-        vec![(late, truth(Framing::Rtu, ask))]
-    });
+    let (_far, mut client) =
+        scripted(&LineOptions::default(), move |ask, _| vec![(late, truth(Framing::Rtu, ask))]);
     let (mut right, mut none) = (0, 0);
     for round in 0..40_u16 {
         for address in [100, 100, 200, 100, 300, 200] {
