@@ -351,7 +351,7 @@ fn f_a07_a_corrupt_ring_is_moved_away_aloud_and_the_events_stay() {
 #[test]
 fn f_a07_a_corrupt_state_is_moved_away_aloud_and_what_can_be_read_is_saved() {
     let plant = Registers::start();
-    let (mut home, ids) = with_history(&plant, 10);
+    let (mut home, ids) = with_history(&plant, 40);
     damage(&home.data().join("state.db"), 85, 3_000);
     let mut daemon = home.start();
     let alarm = daemon
