@@ -323,7 +323,12 @@ impl<'de> Visitor<'de> for Walk<'_, '_> {
             numbers &= sample.0.is_some();
             samples.extend(sample.0);
         }
-        let value = if numbers { Value::of_samples(samples) } else { Value::Nested };
+        let value = match samples[..] {
+            _ if !numbers => Value::Nested,
+            // JSON knows no NaN: this was `null`, and alone it is no value.
+            [one] if one.is_nan() => Value::Null,
+            _ => Value::of_samples(samples),
+        };
         self.scratch.found(self.step, &value, None);
         Ok(())
     }

@@ -49,6 +49,7 @@ fn check(document: &str, pointer: &str, expected: Result<Value, &str>) {
 fn values_are_found_along_the_pointer() {
     let document = r#"{"a":{"b/c":[1,{"d~":2.5}]},"x":true,"n":null,"s":" 3e2 ","t":"hot"}"#;
     check(document, "/a/b~1c/0", Ok(Value::Number(1.0)));
+    check(r#"{"x":[null]}"#, "/x", Ok(Value::Null));
     check(document, "/a/b~1c/1/d~0", Ok(Value::Number(2.5)));
     check(document, "/x", Ok(Value::Number(1.0)));
     check(document, "/n", Ok(Value::Null));
