@@ -26,5 +26,5 @@ pub use fault::{Away, Fault, FaultKind, Part, SCENARIOS, Scenario, Stops};
 pub use law::Law;
 pub use machine::Signal;
 pub use plant::{Plant, Shown, TICK};
-pub use registers::{Encoding, Image, REGISTERS, Refused, Register, units};
+pub use registers::{Encoding, Image, REGISTERS, RESERVED, Refused, Register, units};
 pub use server::{COPIES_MAX, SPEED_MAX, Server};

@@ -238,7 +238,7 @@ pub const REGISTERS: &[Register] = &[
 ];
 
 /// Registers between others that mean nothing and read as 0, as a manual's "reserved".
-const RESERVED: &[(u8, Table, u16)] = &[(F201.1, Table::Holding, 1)];
+pub const RESERVED: &[(u8, Table, u16)] = &[(F201.1, Table::Holding, 1)];
 
 /// The units that answer.
 #[must_use]

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex};
 
 use serde_json::Value;
 use wheeltap::config::Table;
-use wheeltap::sim::REGISTERS;
+use wheeltap::sim::{REGISTERS, RESERVED};
 
 use crate::support::daemon::WHEELTAP;
 use crate::support::wait;
@@ -89,6 +89,12 @@ fn expected(unit: u8) -> Vec<(String, u64, u64)> {
                 let first = u64::from(register.address);
                 first..first + u64::from(register.encoding.width())
             })
+            .chain(
+                RESERVED
+                    .iter()
+                    .filter(|(of, within, _)| *of == unit && *within == table)
+                    .map(|(_, _, address)| u64::from(*address)),
+            )
             .collect();
         for cell in cells {
             match all.last_mut() {
