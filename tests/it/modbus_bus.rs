@@ -472,8 +472,7 @@ async fn c21_no_request_but_the_four_reads_ever_goes_out() {
 
 #[tokio::test]
 async fn answers_of_one_poll_arrive_together() {
-    let (_server, mut end) =
-        plc(&[10, 1000, 2000], Polling::default(), |ask| Reply::addresses(ask)).await;
+    let (_server, mut end) = plc(&[10, 1000, 2000], Polling::default(), Reply::addresses).await;
     // Now and then a busy machine takes longer for a request than anything is held.
     while end.batch().await.readings.len() < 3 {}
     end.stop().await;

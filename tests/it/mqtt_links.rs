@@ -109,11 +109,11 @@ async fn hears(broker: &Mosquitto, end: &mut EngineEnd) {
                         return;
                     }
                 }
-                Input::Condition(report) if report.condition == "source-silent" => {
-                    if !asked && !report.active {
-                        asked = true;
-                        broker.publish("p/vib", br#"{"rms":2.5}"#, false);
-                    }
+                Input::Condition(report)
+                    if report.condition == "source-silent" && !report.active && !asked =>
+                {
+                    asked = true;
+                    broker.publish("p/vib", br#"{"rms":2.5}"#, false);
                 }
                 _ => {}
             }
