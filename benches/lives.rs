@@ -7,6 +7,15 @@
 //!
 //! Virtual time, seeded. Fails when a figure misses its floor by far.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::wildcard_enum_match_arm,
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "the campaign is shared with the tests and says by panicking what is wrong"
+)]
+
 #[path = "../tests/it/lives/campaign.rs"]
 mod campaign;
 #[path = "../tests/it/lives/line.rs"]
